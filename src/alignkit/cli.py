@@ -1,0 +1,162 @@
+"""The command line: one short function a command. The training commands come from the registry in methods/."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from alignkit import __version__, api, methods
+from alignkit.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER, Interrupted, RunFailed, UserError
+from alignkit.methods.base import Method
+from alignkit.runs import Run
+
+app = typer.Typer(
+    name="alignkit",
+    help="Fine-tune, align and evaluate language models: one recipe, one command.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RecipeArgument = Annotated[Path, typer.Argument(help="The recipe's YAML file.", show_default=False)]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change any field: --set training.learning_rate=1e-4. May be given again.", metavar="FIELD=VALUE"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+
+def _training_command(method: Method) -> Callable[..., None]:
+    def command(
+        recipe: RecipeArgument,
+        set_: SetOption = None,
+        resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
+        overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that the output folder holds.")] = False,
+        as_json: JsonOption = False,
+    ) -> None:
+        run = api.train(api.load_recipe(recipe, set_ or (), method.name), resume=resume, overwrite=overwrite)
+        _show_run(run, as_json)
+
+    command.__doc__ = f"{method.summary}\n\nExample: alignkit {method.name} recipes/tiny/{method.name}.yaml"
+    return command
+
+
+for _method in methods.REGISTRY.values():
+    app.command(_method.name, rich_help_panel="Training")(_training_command(_method))
+
+
+@app.command()
+def check(recipe: RecipeArgument, set_: SetOption = None, as_json: JsonOption = False) -> None:
+    """Validate a recipe, its data files and its model folder, without importing torch.
+
+    Example: alignkit check recipes/qlora_llama.yaml
+    """
+    loaded = api.load_recipe(recipe, set_ or ())
+    api.check(loaded)
+    if as_json:
+        typer.echo(json.dumps(loaded.resolved(), indent=2, default=str))
+    else:
+        typer.echo(f"{recipe}: a valid {loaded.method} recipe")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors.
+
+    Example: alignkit schema > recipe.schema.json
+    """
+    from alignkit.recipe.schema import recipe_schema
+
+    typer.echo(json.dumps(recipe_schema(methods.RECIPE_CLASSES), indent=2))
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]) -> None:
+    """Make a run's report again from its files.
+
+    Example: alignkit report runs/tiny-sft
+    """
+    from alignkit.report import write_report
+
+    if not (run / "recipe.yaml").exists() and not (run / "manifest.json").exists():
+        raise UserError(f"{run}: not a run folder (it has neither recipe.yaml nor manifest.json)")
+    typer.echo(write_report(run))
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"alignkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Fine-tune, align and evaluate language models: one recipe, one command."""
+
+
+# ---------------------------------------------------------------------- results and endings
+def _show_run(run: Run, as_json: bool) -> None:
+    """The result on stdout: what came out, how good it is, where it lies."""
+    losses = [line["eval_loss"] for line in run.metrics() if line.get("eval_loss") is not None]
+    if as_json:
+        result = {"run": str(run.path), "state": "finished", "model": str(run.model_dir), "report": str(run.report_path)}
+        typer.echo(json.dumps({**result, "eval_loss": losses[-1] if losses else None, "scores": run.scores()}, indent=2))
+        return
+    figures = run.manifest.get("result", {})
+    if losses:
+        typer.echo(f"eval loss {losses[0]:.4f} → {losses[-1]:.4f}" if len(losses) > 1 else f"eval loss {losses[0]:.4f}")
+    for score in run.scores():
+        interval = "  [{:.4g}, {:.4g}]".format(*score["ci95"]) if score.get("ci95") else ""
+        if score.get("slice") is None and score["value"] is not None:
+            typer.echo(f"{score['name']}  {score['metric']}  {score['model']}  {score['value']:.4g}{interval}")
+    if figures:
+        typer.echo(f"{figures['steps']} steps, {figures['tokens']:,} tokens in {figures['train_time_s']:.0f} s ({figures['tokens_per_second']:,.0f} tokens/s)")
+    typer.echo(f"model:  {run.model_dir}\nreport: {run.report_path}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with the code that its ending has."""
+    command = typer.main.get_command(app)
+    try:
+        code: Any = command.main(args=arguments, prog_name="alignkit", standalone_mode=False)
+    except UserError as error:
+        _fail(EXIT_USER, *(str(problem) for problem in error.problems))
+    except click.UsageError as error:
+        _fail(EXIT_USER, _usage(error, command))
+    except Interrupted as error:
+        _fail(EXIT_INTERRUPTED, f"{error}", note=f"continue with: {error.resume}" if error.resume else None)
+    except (KeyboardInterrupt, click.Abort):
+        _fail(EXIT_INTERRUPTED, "stopped")
+    except RunFailed as error:
+        _fail(EXIT_FAILED, str(error))
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our stdout has gone (`alignkit … | head`): nothing to say, nobody to say it to
+        sys.exit(EXIT_FAILED)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage(error: click.UsageError, command: click.Command) -> str:
+    message = error.format_message()
+    if isinstance(command, click.Group) and "No such command" in message and "Did you mean" not in message:
+        typed = message.split("'")[1]
+        near = difflib.get_close_matches(typed, list(command.commands), n=1, cutoff=0.5)
+        message += f" Did you mean {near[0]!r}?" if near else f" The commands: {', '.join(command.commands)}."
+    return message
+
+
+def _fail(code: int, *lines: str, note: str | None = None) -> None:
+    for line in lines:
+        print(f"error: {' '.join(line.split())}", file=sys.stderr)
+    if note:
+        print(note, file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,107 @@
+"""What is said while a command works, and where the libraries' own chatter goes: stderr and log.txt."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.status import Status
+
+LIBRARIES = ("transformers", "datasets", "huggingface_hub", "peft", "trl", "accelerate", "torch", "bitsandbytes", "evaluate")
+PATIENCE = 10.0  # seconds of silence that a plain stderr may have before held-back lines are shown after all
+
+
+class Voice:
+    """Progress lines on stderr.
+
+    A command that the user can mend (exit code 2) leaves nothing but its `error:` lines on stderr, so on a terminal what
+    is said before training is a status line that vanishes, and elsewhere it is held back until training starts, or
+    until there was silence for too long.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(file=sys.stderr, highlight=False)
+        self._held: list[str] | None = []
+        self._status: Status | None = None
+        self._spoken = time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        logging.getLogger("alignkit").info(text)
+        if self._held is None:
+            self._print(text)
+        elif self.console.is_terminal:
+            self._held.append(text)
+            if self._status is None:
+                self._status = self.console.status(text)
+                self._status.start()
+            self._status.update(text)
+        else:
+            self._held.append(text)
+            if time.monotonic() - self._spoken > PATIENCE:
+                self.release()
+
+    def release(self) -> None:
+        """From here on speak aloud: what was held back first."""
+        self.hush()
+        held, self._held = self._held, None
+        for text in held or ():
+            self._print(text)
+
+    def hush(self) -> None:
+        """Take the status line away."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True, markup=False)
+
+
+class Warnings(logging.Handler):
+    """Collects the distinct warnings of a run, for the report."""
+
+    def __init__(self, limit: int = 50) -> None:
+        super().__init__(logging.WARNING)
+        self.limit = limit
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = " ".join(record.getMessage().split())[:500]
+        if text not in self.messages and len(self.messages) < self.limit:
+            self.messages.append(text)
+
+
+@contextlib.contextmanager
+def logged_to(path: Path) -> Iterator[Warnings]:
+    """Send every log line and Python warning of this block to `path` instead of stderr."""
+    collected = Warnings()
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    before = root.level, root.handlers[:]
+    root.handlers[:] = [file, collected]
+    root.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    shown, filters = warnings.showwarning, warnings.filters[:]
+    try:
+        yield collected
+    finally:
+        logging.captureWarnings(False)
+        warnings.showwarning = shown
+        warnings.filters[:] = filters
+        root.level, root.handlers[:] = before
+        file.close()
+
+
+def redirect_libraries() -> None:
+    """Make the libraries' loggers hand their lines to ours. Call it after they are imported: each sets up its own."""
+    for name in LIBRARIES:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True

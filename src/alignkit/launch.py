@@ -1,0 +1,91 @@
+"""From a checked recipe to a running worker. One process goes on here; the torch world is entered by its name only."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alignkit import methods
+from alignkit.errors import Problem, UserError
+from alignkit.methods.base import Method
+from alignkit.recipe import Recipe
+from alignkit.runs import Run
+
+# Set before anything heavy is imported. A user's own setting stands.
+ENVIRONMENT = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "true",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "BITSANDBYTES_NOWELCOME": "1",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the worker is asked to do."""
+
+    recipe: Recipe
+    method: Method
+    run: Run
+    resume: bool = False
+    overwrite: bool = False
+    command: list[str] = field(default_factory=lambda: list(sys.argv))
+    start: str | None = None  # the folder that `model.from_recipe` came to
+
+
+def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, command: Sequence[str] | None = None) -> Run:
+    """Train `recipe` (and first what it starts from) in this process; the run folder holds the result.
+
+    Raises:
+        UserError: something the user can mend, before training.
+        RunFailed: the run went wrong; the folder's state says so.
+        Interrupted: stopped by a signal, after a checkpoint.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    run = Run(recipe.output_dir)
+    if problem := run.problem(overwrite=overwrite, resume=resume):
+        raise UserError(problem)
+    job = Job(
+        recipe=recipe,
+        method=methods.REGISTRY[recipe.method],
+        run=run,
+        resume=resume,
+        overwrite=overwrite,
+        command=list(sys.argv if command is None else command),
+        start=_trained_first(recipe),
+    )
+    worker: Any = importlib.import_module("alignkit.worker")
+    worker.train(job)
+    return run
+
+
+def _trained_first(recipe: Recipe) -> str | None:
+    """The result folder that `model.from_recipe` names; trained now if it is not there yet."""
+    if recipe.model.from_recipe is None:
+        return None
+    path = recipe.base_dir / recipe.model.from_recipe
+    other = methods.load_recipe(path)
+    for folder in (Path(other.output_dir), Path(f"{other.output_dir}-{other.fingerprint()[:8]}")):
+        run = Run(folder)
+        if run.state == "empty":
+            other = other.model_copy(update={"output_dir": str(folder)})
+            return str(train(other).model_dir)
+        trained_from = run.manifest.get("fingerprints", {}).get("recipe")
+        if run.state == "finished" and trained_from == other.fingerprint():
+            return str(run.model_dir)
+        if run.state in ("interrupted", "died") and trained_from == other.fingerprint():
+            return str(train(other.model_copy(update={"output_dir": str(folder)}), resume=True).model_dir)
+    raise UserError(
+        Problem(
+            f"{path.name} was to be trained into {other.output_dir}, but that folder holds another run",
+            file=recipe.path,
+            field="model.from_recipe",
+            hint="move it away, or give the other recipe another output_dir",
+        )
+    )

@@ -1,0 +1,53 @@
+"""What a method is: its recipe, the shapes of data it takes, and how its data and trainer are built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from alignkit.recipe import Recipe
+from alignkit.runs import Run
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+
+    from alignkit.data import Prepared
+    from alignkit.models import Precision
+
+
+@dataclass
+class Stage:
+    """What the worker has built so far, in the order in which it is built. Methods read it."""
+
+    recipe: Recipe
+    run: Run
+    say: Callable[[str], None]
+    precision: Precision
+    arguments: TrainingArguments
+    start: str | None = None
+    tokenizer: PreTrainedTokenizerBase | None = None
+    data: Prepared | None = None
+    model: PreTrainedModel | None = None
+    callbacks: list[TrainerCallback] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Method:
+    """One training method. `config` and the functions' imports stay unread until the worker calls for them."""
+
+    name: str
+    summary: str  # one line, for --help
+    recipe: type[Recipe]
+    shapes: tuple[str, ...]  # the shapes of examples it takes, preferred first
+    config: str  # the upstream config class of `training:`, as module:name
+    prepare: Callable[[Stage], Prepared]
+    build_trainer: Callable[[Stage], Trainer]
+    head: Literal["causal_lm", "sequence_classification", "token_classification"] = "causal_lm"
+
+    def config_class(self) -> Any:
+        """The live config class. Imports the trainer's library: seconds."""
+        from importlib import import_module
+
+        module, name = self.config.split(":")
+        return getattr(import_module(module), name)

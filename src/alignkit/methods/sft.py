@@ -1,0 +1,59 @@
+"""Supervised fine-tuning: chats, prompts with completions, or plain text, on TRL's SFTTrainer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from alignkit.methods.base import Method, Stage
+from alignkit.recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+    from alignkit.data import Prepared
+
+SHAPES = ("prompt_completion", "language_modeling")
+
+
+class SftRecipe(Recipe):
+    """Supervised fine-tuning of a causal language model: full, LoRA or QLoRA."""
+
+    method: Literal["sft"]
+    training_config: ClassVar[str] = "SFTConfig"
+    can_pack: ClassVar[bool] = True
+
+
+def prepare(stage: Stage) -> Prepared:
+    """Render, mask, count and (where asked) pack the examples."""
+    from alignkit.data import prepare_language_modeling
+
+    return prepare_language_modeling(stage.recipe, stage.tokenizer, shapes=SHAPES, say=stage.say)
+
+
+def build_trainer(stage: Stage) -> Trainer:
+    """TRL's SFTTrainer over rows that are already tokenized and masked: TRL's own preparation is skipped."""
+    from trl import SFTTrainer
+
+    from alignkit.trainers import guarded
+
+    assert stage.data is not None
+    stage.arguments.dataset_kwargs = {"skip_prepare_dataset": True}
+    return guarded(SFTTrainer)(
+        model=stage.model,
+        args=stage.arguments,
+        train_dataset=stage.data.train,
+        eval_dataset=stage.data.eval,
+        processing_class=stage.tokenizer,
+        callbacks=stage.callbacks,
+    )
+
+
+SFT = Method(
+    name="sft",
+    summary="Supervised fine-tuning of a causal language model: full, LoRA or QLoRA.",
+    recipe=SftRecipe,
+    shapes=SHAPES,
+    config="trl:SFTConfig",
+    prepare=prepare,
+    build_trainer=build_trainer,
+)

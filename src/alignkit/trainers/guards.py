@@ -1,0 +1,188 @@
+"""What every trainer here does besides training: refuses non-finite numbers, names examples, saves whole checkpoints."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import Sampler
+from transformers import Trainer
+from transformers.trainer_utils import rotate_checkpoints
+
+from alignkit.errors import RunFailed
+from alignkit.trainers.sampling import LengthGroupedOrder
+
+# Columns that travel in a batch beside the model's inputs. They are taken out before the model sees the batch.
+EXAMPLE_IDS = "example_id"
+TOKENS = "alignkit_tokens"
+
+_Base = Trainer if TYPE_CHECKING else object
+
+
+class Tagged:
+    """A collator that keeps the ids of a batch's examples and counts its real (unpadded) tokens, without a device sync."""
+
+    def __init__(self, collator: Any) -> None:
+        self.collator = collator
+
+    def __call__(self, examples: list[dict[str, Any]]) -> Any:
+        batch = self.collator(examples)
+        if isinstance(batch, dict) or hasattr(batch, "keys"):
+            batch[EXAMPLE_IDS] = [_ids(example.get(EXAMPLE_IDS)) for example in examples]
+            batch[TOKENS] = sum(len(ids) for example in examples for key, ids in example.items() if key.endswith("_ids"))
+        return batch
+
+
+def _ids(value: Any) -> str:
+    """The ids of one row as one string: nested lists of strings do not survive every collective of Accelerate."""
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+class Guards(_Base):
+    """Mixed in before a Trainer class by `guarded`."""
+
+    tokens_seen: int = 0
+    _micro_losses: list[torch.Tensor]
+    _micro_ids: list[list[str]]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.data_collator = Tagged(self.data_collator)
+        self._micro_losses, self._micro_ids = [], []
+
+    # ------------------------------------------------------------------ non-finite numbers
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        ids = _take_extras(self, inputs)
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        self._micro_losses.append(loss)
+        self._micro_ids.append(ids)
+        return loss
+
+    def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        _take_extras(None, inputs)
+        return super().prediction_step(model, inputs, *args, **kwargs)
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """Called once before each optimizer step: the last moment at which the weights are still good."""
+        grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        losses, ids = torch.stack(self._micro_losses), self._micro_ids
+        self._micro_losses, self._micro_ids = [], []
+        scaled = self.accelerator.scaler is not None  # under fp16 the scaler skips steps of non-finite gradients itself
+        norm = torch.as_tensor(0.0 if scaled or grad_norm is None else grad_norm, device=losses.device)
+        if not bool(torch.isfinite(losses).all() & torch.isfinite(norm)):  # one device sync a step
+            self._refuse(losses, norm, ids)
+        return grad_norm
+
+    def _refuse(self, losses: torch.Tensor, norm: torch.Tensor, ids: list[list[str]]) -> None:
+        bad = [index for index, loss in enumerate(losses.tolist()) if not torch.isfinite(torch.tensor(loss))]
+        what = f"the loss is {losses[bad[0]].item()}" if bad else f"the gradient norm is {norm.item()}"
+        examples = [name for index in (bad or range(len(ids))) for name in ids[index]]
+        shown = ", ".join(examples[:16]) + (f" and {len(examples) - 16} more" if len(examples) > 16 else "")
+        last = newest_checkpoint(Path(self.args.output_dir))
+        raise RunFailed(
+            f"{what} at step {self.state.global_step + 1} (examples {shown or 'unknown'}); the weights before this step "
+            f"were good; last checkpoint: {last or 'none yet'}; try a lower training.learning_rate, training.max_grad_norm, "
+            "or look at these examples"
+        )
+
+    # ------------------------------------------------------------------ order
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        column = self.args.length_column_name
+        grouped = self.args.train_sampling_strategy == "group_by_length"
+        if not grouped or column not in (getattr(dataset, "column_names", None) or ()) or not hasattr(dataset, "__len__"):
+            return super()._get_train_sampler(train_dataset)
+        together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
+        return LengthGroupedOrder(dataset[column], together, seed)
+
+    # ------------------------------------------------------------------ checkpoints, complete or absent
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._aside) if self._aside is not None else super()._get_output_dir(trial)
+
+    _aside: Path | None = None
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Upstream writes checkpoint-N in place; here it is written aside and renamed once all of it is on the disk."""
+        folder = Path(self.args.output_dir)
+        name = f"checkpoint-{self.state.global_step}"
+        self._aside = folder / ".saving"
+        try:
+            if self.args.should_save:
+                shutil.rmtree(self._aside, ignore_errors=True)
+                self._aside.mkdir(parents=True)
+            self.accelerator.wait_for_everyone()
+            super()._save_checkpoint(model, trial)
+        finally:
+            aside, self._aside = self._aside, None
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            self._settle_checkpoint(aside / name, folder / name)
+        best = self.state.best_global_step
+        if best and (folder / f"checkpoint-{best}").exists():
+            self.state.best_model_checkpoint = str(folder / f"checkpoint-{best}")
+        self.accelerator.wait_for_everyone()
+
+    def _settle_checkpoint(self, aside: Path, final: Path) -> None:
+        best = self.state.best_global_step
+        if best:  # upstream has just recorded the aside path, or none
+            self.state.best_model_checkpoint = str(final.parent / f"checkpoint-{best}")
+            self.state.save_to_json(str(aside / "trainer_state.json"))
+        _sync_tree(aside)
+        shutil.rmtree(final, ignore_errors=True)
+        aside.replace(final)
+        _sync(final.parent)
+        shutil.rmtree(aside.parent, ignore_errors=True)
+        rotate_checkpoints(
+            output_dir=str(final.parent),
+            save_total_limit=self.args.save_total_limit,
+            best_model_checkpoint=self.state.best_model_checkpoint,
+            use_mtime=True,
+        )
+
+    def create_model_card(self, *_args: Any, **_kwargs: Any) -> None:
+        """TRL writes a card beside each checkpoint; alignkit's describes the result and is written once."""
+
+
+def _take_extras(trainer: Guards | None, inputs: Any) -> list[str]:
+    """Take what `Tagged` added out of a batch; count the tokens on `trainer` when one is given."""
+    if not hasattr(inputs, "pop") or isinstance(inputs, list):
+        return []
+    tokens = inputs.pop(TOKENS, 0)
+    if trainer is not None:
+        trainer.tokens_seen += tokens
+    return inputs.pop(EXAMPLE_IDS, [])
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of the highest step in `folder`. Checkpoints are renamed into place whole, so it can be trusted."""
+    found = [
+        (int(entry.name.removeprefix("checkpoint-")), entry)
+        for entry in (folder.iterdir() if folder.is_dir() else ())
+        if entry.name.removeprefix("checkpoint-").isdigit() and (entry / "trainer_state.json").exists()
+    ]
+    return max(found)[1] if found else None
+
+
+def _sync_tree(folder: Path) -> None:
+    for entry in folder.rglob("*"):
+        _sync(entry)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@functools.cache
+def guarded(trainer_class: type[Trainer]) -> type[Trainer]:
+    """`trainer_class` with the guards of this module mixed in; same name, same arguments."""
+    return type(trainer_class.__name__, (Guards, trainer_class), {"__module__": __name__, "__doc__": trainer_class.__doc__})
