@@ -1,10 +1,10 @@
 """alignkit: fine-tune, align and evaluate language models on the Hugging Face stack from one typed recipe.
 
-    import alignkit
+import alignkit
 
-    recipe = alignkit.load_recipe("recipes/tiny/sft.yaml")
-    run = alignkit.train(recipe)
-    run.scores(), run.model_dir
+recipe = alignkit.load_recipe("recipes/tiny/sft.yaml")
+run = alignkit.train(recipe)
+run.scores(), run.model_dir
 """
 
 from alignkit.api import check, load_recipe, train

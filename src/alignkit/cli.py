@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from alignkit import __version__, api, methods
@@ -29,7 +28,9 @@ app = typer.Typer(
 RecipeArgument = Annotated[Path, typer.Argument(help="The recipe's YAML file.", show_default=False)]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Change any field: --set training.learning_rate=1e-4. May be given again.", metavar="FIELD=VALUE"),
+    typer.Option(
+        "--set", help="Change any field: --set training.learning_rate=1e-4. May be given again.", metavar="FIELD=VALUE"
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
@@ -39,7 +40,9 @@ def _training_command(method: Method) -> Callable[..., None]:
         recipe: RecipeArgument,
         set_: SetOption = None,
         resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
-        overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that the output folder holds.")] = False,
+        overwrite: Annotated[
+            bool, typer.Option("--overwrite", help="Replace the run that the output folder holds.")
+        ] = False,
         as_json: JsonOption = False,
     ) -> None:
         run = api.train(api.load_recipe(recipe, set_ or (), method.name), resume=resume, overwrite=overwrite)
@@ -91,7 +94,7 @@ def report(run: Annotated[Path, typer.Argument(help="A run folder.", show_defaul
     typer.echo(write_report(run))
 
 
-def _version(value: bool) -> None:
+def _print_version(value: bool) -> None:
     if value:
         typer.echo(f"alignkit {__version__}")
         raise typer.Exit
@@ -99,7 +102,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Fine-tune, align and evaluate language models: one recipe, one command."""
 
@@ -109,8 +114,15 @@ def _show_run(run: Run, as_json: bool) -> None:
     """The result on stdout: what came out, how good it is, where it lies."""
     losses = [line["eval_loss"] for line in run.metrics() if line.get("eval_loss") is not None]
     if as_json:
-        result = {"run": str(run.path), "state": "finished", "model": str(run.model_dir), "report": str(run.report_path)}
-        typer.echo(json.dumps({**result, "eval_loss": losses[-1] if losses else None, "scores": run.scores()}, indent=2))
+        result = {
+            "run": str(run.path),
+            "state": "finished",
+            "model": str(run.model_dir),
+            "report": str(run.report_path),
+        }
+        typer.echo(
+            json.dumps({**result, "eval_loss": losses[-1] if losses else None, "scores": run.scores()}, indent=2)
+        )
         return
     figures = run.manifest.get("result", {})
     if losses:
@@ -120,7 +132,10 @@ def _show_run(run: Run, as_json: bool) -> None:
         if score.get("slice") is None and score["value"] is not None:
             typer.echo(f"{score['name']}  {score['metric']}  {score['model']}  {score['value']:.4g}{interval}")
     if figures:
-        typer.echo(f"{figures['steps']} steps, {figures['tokens']:,} tokens in {figures['train_time_s']:.0f} s ({figures['tokens_per_second']:,.0f} tokens/s)")
+        rate = f"{figures['tokens_per_second']:,.0f} tokens/s"
+        typer.echo(
+            f"{figures['steps']} steps, {figures['tokens']:,} tokens in {figures['train_time_s']:.0f} s ({rate})"
+        )
     typer.echo(f"model:  {run.model_dir}\nreport: {run.report_path}")
 
 
@@ -131,27 +146,29 @@ def main(arguments: list[str] | None = None) -> None:
         code: Any = command.main(args=arguments, prog_name="alignkit", standalone_mode=False)
     except UserError as error:
         _fail(EXIT_USER, *(str(problem) for problem in error.problems))
-    except click.UsageError as error:
-        _fail(EXIT_USER, _usage(error, command))
     except Interrupted as error:
         _fail(EXIT_INTERRUPTED, f"{error}", note=f"continue with: {error.resume}" if error.resume else None)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         _fail(EXIT_INTERRUPTED, "stopped")
     except RunFailed as error:
         _fail(EXIT_FAILED, str(error))
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our stdout has gone (`alignkit … | head`): nothing to say, nobody to say it to
         sys.exit(EXIT_FAILED)
+    except Exception as error:
+        # By its version, Typer carries a copy of click or imports it: a usage error is known by its shape.
+        if not hasattr(error, "format_message"):
+            raise
+        _fail(EXIT_USER, _usage(error.format_message()))
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _usage(error: click.UsageError, command: click.Command) -> str:
-    message = error.format_message()
-    if isinstance(command, click.Group) and "No such command" in message and "Did you mean" not in message:
-        typed = message.split("'")[1]
-        near = difflib.get_close_matches(typed, list(command.commands), n=1, cutoff=0.5)
-        message += f" Did you mean {near[0]!r}?" if near else f" The commands: {', '.join(command.commands)}."
-    return message
+def _usage(message: str) -> str:
+    if "No such command" not in message or "Did you mean" in message:
+        return message
+    names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+    near = difflib.get_close_matches(message.split("'")[1], names, n=1, cutoff=0.5)
+    return f"{message} " + (f"Did you mean {near[0]!r}?" if near else f"The commands: {', '.join(sorted(names))}.")
 
 
 def _fail(code: int, *lines: str, note: str | None = None) -> None:

@@ -13,15 +13,25 @@ from pathlib import Path
 from rich.console import Console
 from rich.status import Status
 
-LIBRARIES = ("transformers", "datasets", "huggingface_hub", "peft", "trl", "accelerate", "torch", "bitsandbytes", "evaluate")
+LIBRARIES = (
+    "transformers",
+    "datasets",
+    "huggingface_hub",
+    "peft",
+    "trl",
+    "accelerate",
+    "torch",
+    "bitsandbytes",
+    "evaluate",
+)
 PATIENCE = 10.0  # seconds of silence that a plain stderr may have before held-back lines are shown after all
 
 
 class Voice:
     """Progress lines on stderr.
 
-    A command that the user can mend (exit code 2) leaves nothing but its `error:` lines on stderr, so on a terminal what
-    is said before training is a status line that vanishes, and elsewhere it is held back until training starts, or
+    A command that the user can mend (exit code 2) leaves nothing but its `error:` lines on stderr. So on a terminal
+    what is said before training is a status line that vanishes; elsewhere it is held back until training starts, or
     until there was silence for too long.
     """
 

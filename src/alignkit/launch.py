@@ -38,7 +38,9 @@ class Job:
     start: str | None = None  # the folder that `model.from_recipe` came to
 
 
-def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, command: Sequence[str] | None = None) -> Run:
+def train(
+    recipe: Recipe, *, resume: bool = False, overwrite: bool = False, command: Sequence[str] | None = None
+) -> Run:
     """Train `recipe` (and first what it starts from) in this process; the run folder holds the result.
 
     Raises:

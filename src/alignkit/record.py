@@ -76,26 +76,28 @@ def say_plan(stage: Stage, trainer: Any, say: Callable[[str], None]) -> None:
     dropped = "".join(f", {number:,} dropped ({reason})" for reason, number in (counts.get("dropped") or {}).items())
     say(f"data: {counts.get('examples') or 'streamed'} examples{dropped}")
     if counts.get("tokens"):
-        packed = f", packed into {counts['packed_rows']:,} rows ({counts['fill']:.0%} full)" if counts.get("packed_rows") else ""
         share = counts["supervised_tokens"] / counts["tokens"]
-        say(f"tokens: {counts['tokens']:,}, {share:.0%} of them trained on, {counts['truncated']:,} examples truncated{packed}")
+        packed = counts.get("packed_rows")
+        rows = f", packed into {packed:,} rows ({counts['fill']:.0%} full)" if packed else ""
+        cut = f", {counts['truncated']:,} examples truncated" if counts.get("truncated") else ""
+        say(f"tokens: {counts['tokens']:,}, {share:.0%} of them trained on{cut}{rows}")
     say(f"model: {total:,} parameters, {trainable:,} trained; {stage.precision.device.type}")
 
 
-def write_endings(job: Job, trainer: Any, live: Progress, begun: float, started: float, warnings: list[str]) -> None:
+def write_endings(job: Job, trainer: Any, live: Progress, begun: float, warnings: list[str]) -> None:
     """The manifest's second half: time, memory, tokens, warnings. Times are in seconds, memory in bytes."""
-    now, trained = time.time(), trainer.tokens_seen
+    now, trained, seconds = time.time(), trainer.tokens_seen, live.training_seconds
     on_gpu = torch.cuda.is_available() and trainer.args.device.type == "cuda"
     peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     job.run.update_manifest(
         {
             "result": {
                 "wall_time_s": round(now - begun, 2),
-                "train_time_s": round(now - started, 2),
-                "first_step_s": round(live.first_step_at - begun, 2) if live.first_step_at else None,
+                "train_time_s": round(seconds, 2),
+                "first_step_at": live.first_step_at,
                 "steps": trainer.state.global_step,
                 "tokens": trained,
-                "tokens_per_second": round(trained / max(now - started, 1e-9), 1),
+                "tokens_per_second": round(trained / max(seconds, 1e-9), 1),
                 "peak_memory_bytes": peak,
                 "peak_memory_of": "device tensors" if on_gpu else "process (resident)",
             },

@@ -18,7 +18,7 @@ from alignkit.errors import Problem, UserError
 Ended = Literal["finished", "failed", "interrupted"]
 State = Literal["finished", "failed", "interrupted", "running", "died", "empty"]
 
-# Everything a run may write. `--overwrite` removes these and nothing else, so a mistyped output_dir costs no one's files.
+# Everything a run may write. `--overwrite` removes these and nothing else: a mistyped output_dir costs no one's files.
 OWN_ENTRIES = (
     "recipe.yaml",
     "manifest.json",
@@ -165,7 +165,7 @@ class Run:
 
     @contextlib.contextmanager
     def hold(self, *, overwrite: bool = False, resume: bool = False) -> Iterator[Run]:
-        """Make the folder, take its lock, clear an old run if told to; let go at the end, however it ends."""
+        """Make the folder and take its lock; let go at the end, however it ends. What stands in it is left alone."""
         if problem := self.problem(overwrite=overwrite, resume=resume):
             raise UserError(problem)
         self.path.mkdir(parents=True, exist_ok=True)
@@ -177,8 +177,6 @@ class Run:
             self._lock = None
             raise UserError(Problem("another process is writing this run", self.path, field="output_dir")) from None
         try:
-            if overwrite and not resume:
-                self._clear()
             yield self
         finally:
             # The file stays: unlinking it would let two later processes lock two different files of one name.
@@ -187,15 +185,17 @@ class Run:
 
     def discard(self) -> None:
         """Take away what a run that never trained left behind, and the folder where that leaves it empty."""
-        self._clear()
-        (self.path / ".lock").unlink(missing_ok=True)
+        self.clear()
+        for name in ("log.txt", ".lock"):
+            (self.path / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.path.rmdir()
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Remove an earlier run's files, but for the log, which is being written."""
         for name in OWN_ENTRIES:
             entry = self.path / name
-            if name == ".lock":
+            if name in (".lock", "log.txt"):
                 continue
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)

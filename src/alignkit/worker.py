@@ -15,12 +15,20 @@ from transformers import EarlyStoppingCallback, set_seed
 from transformers.utils import logging as transformers_logging
 
 from alignkit import report
-from alignkit.console import Voice, Warnings, logged_to, redirect_libraries
+from alignkit.console import Voice, logged_to, redirect_libraries
 from alignkit.errors import Interrupted, RunFailed, UserError
 from alignkit.evaluation import evaluate_run
 from alignkit.launch import Job
 from alignkit.methods.base import Stage
-from alignkit.models import build_model, build_tokenizer, choose_precision, count_parameters, restore_adapter_dtype, save_result
+from alignkit.models import (
+    build_model,
+    build_tokenizer,
+    choose_precision,
+    count_parameters,
+    restore_adapter_dtype,
+    save_result,
+)
+from alignkit.recipe import Recipe
 from alignkit.record import say_plan, write_beginnings, write_endings
 from alignkit.runs import require_free_space
 from alignkit.trainers import MetricsFile, Progress, StopRequests, build_arguments
@@ -30,15 +38,23 @@ from alignkit.trainers.resume import check_same_recipe
 
 def train(job: Job) -> None:
     """Run one training job from its recipe to its report, in this process."""
-    begun = time.time()
     with job.run.hold(overwrite=job.overwrite, resume=job.resume), logged_to(job.run.log_path) as warned:
-        voice, stop = Voice(), StopRequests()
-        with _ending(job, voice), stop.listening():
-            story(job, voice, stop, warned, begun)
+        stop = StopRequests()
+        with _ending(job) as told, stop.listening():
+            story(job, told, stop, warned.messages)
 
 
-def story(job: Job, say: Voice, stop: StopRequests, warned: Warnings, begun: float) -> None:
-    recipe, method, run = job.recipe, job.method, job.run
+class Told:
+    """How far the story has come: what is said, and whether training began (before, the folder is left as it was)."""
+
+    def __init__(self) -> None:
+        self.say = Voice()
+        self.begun_at = time.time()
+        self.began = False
+
+
+def story(job: Job, told: Told, stop: StopRequests, warnings: list[str]) -> None:
+    recipe, method, run, say = job.recipe, job.method, job.run, told.say
     checkpoint = _checkpoint(job)
 
     say("loading the libraries")
@@ -66,26 +82,25 @@ def story(job: Job, say: Voice, stop: StopRequests, warned: Warnings, begun: flo
     if recipe.quantization is not None:
         restore_adapter_dtype(stage.model, precision.trainable_dtype)
     _require_disk(job, trainer)
-    write_beginnings(job, stage, job_resume(job))
 
+    told.began = True
+    if not job.resume:
+        run.clear()
+    write_beginnings(job, stage, resume_command(job))
     say_plan(stage, trainer, say)
     say.release()
-    started = time.time()
-    with contextlib.closing(metrics), _memory_told(stage):
-        try:
-            trainer.train(resume_from_checkpoint=checkpoint)
-            stop.training = False
-            if stop.requested is not None:
-                raise Interrupted(f"stopped by {stop.requested.name} after step {trainer.state.global_step}", job_resume(job))
-            if has_eval and not _evaluated_last(trainer):
-                trainer.evaluate()
-        finally:
-            live.stop()
+    with contextlib.closing(metrics), contextlib.closing(live), _memory_told(stage):
+        trainer.train(resume_from_checkpoint=checkpoint)
+        if stop.requested is not None:
+            raise Interrupted(f"stopped by {stop.requested.name} after step {trainer.state.global_step}")
+        if has_eval and not _evaluated_last(trainer):
+            trainer.evaluate()
     save_result(trainer.model, stage.tokenizer, run.model_dir)
-    write_endings(job, trainer, live, begun, started, warned.messages)
+    write_endings(job, trainer, live, told.begun_at, warnings)
 
     if recipe.evaluation:
-        evaluate_run(recipe, run.path, trainer.model, stage.tokenizer, start=job.start, precision=precision, prepared=stage.data, say=say)
+        evaluate_run(recipe, run.path, trainer.model, stage.tokenizer, start=job.start, precision=precision,
+                     prepared=stage.data, say=say)  # fmt: skip
 
 
 # ---------------------------------------------------------------------- before training
@@ -99,7 +114,7 @@ def _checkpoint(job: Job) -> str | None:
     return str(found) if found else None
 
 
-def _early_stopping(recipe: Any) -> list[EarlyStoppingCallback]:
+def _early_stopping(recipe: Recipe) -> list[EarlyStoppingCallback]:
     training = recipe.training.resolved()
     patience = training.get("early_stopping_patience")
     if patience is None:
@@ -116,7 +131,8 @@ def _require_disk(job: Job, trainer: Any) -> None:
 
 # ---------------------------------------------------------------------- during and after training
 def _evaluated_last(trainer: Any) -> bool:
-    return any("eval_loss" in line and line.get("step") == trainer.state.global_step for line in trainer.state.log_history)
+    last = trainer.state.global_step
+    return any("eval_loss" in line and line.get("step") == last for line in trainer.state.log_history)
 
 
 @contextlib.contextmanager
@@ -125,56 +141,60 @@ def _memory_told(stage: Stage) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        text = str(error)
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "not enough memory" not in text:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "not enough memory" not in str(error):
             raise
         arguments: Any = stage.arguments
         total, trainable = count_parameters(stage.model)
         raise RunFailed(
-            f"out of memory on {stage.precision.device}: {total / 1e6:,.0f}M parameters ({trainable / 1e6:,.0f}M trained), "
-            f"micro-batch {arguments.per_device_train_batch_size} × {getattr(arguments, 'max_length', None) or '?'} tokens; "
-            "try a smaller training.per_device_train_batch_size (the global batch stays), training.gradient_checkpointing: "
-            "true, a shorter training.max_length, an adapter, or quantization"
+            f"out of memory on {stage.precision.device}: {total / 1e6:,.0f}M parameters, {trainable / 1e6:,.0f}M trained, "
+            f"micro-batch {arguments.per_device_train_batch_size} × up to {getattr(arguments, 'max_length', None) or '?'} "
+            "tokens; try a smaller training.per_device_train_batch_size "
+            "(with training.global_batch_size the result stays the same), training.gradient_checkpointing: true, a "
+            "shorter training.max_length, an adapter, or quantization"
         ) from error
 
 
 @contextlib.contextmanager
-def _ending(job: Job, voice: Voice) -> Iterator[None]:
-    """Whatever happens inside becomes a state, a line in log.txt, a report, and one of the three exceptions of a command."""
-    run = job.run
+def _ending(job: Job) -> Iterator[Told]:
+    """However the block ends: a state, a line in log.txt, a report, and one of a command's three exceptions."""
+    run, told = job.run, Told()
     try:
-        yield
+        yield told
     except UserError:
-        voice.hush()
-        if not run.recipe_path.exists():
-            run.discard()  # nothing was trained: the mended recipe starts in an empty folder
-        elif run.state_path.exists():
-            run.write_state("failed", error="stopped by an error in its input")
+        _settle(job, told, "failed", "the input was refused")
         raise
     except (Interrupted, KeyboardInterrupt) as error:
-        voice.hush()
-        if not run.recipe_path.exists():
-            run.discard()
-            raise Interrupted(str(error) or "stopped before training began") from error
-        stopped = error if isinstance(error, Interrupted) and error.resume else Interrupted(str(error) or "stopped", job_resume(job))
-        run.write_state("interrupted", resume=stopped.resume, error=str(stopped))
-        report.write_report(run.path)
-        raise stopped from error
+        line = str(error) or "stopped"
+        _settle(job, told, "interrupted", line)
+        raise Interrupted(line, resume_command(job) if told.began else None) from error
     except Exception as error:
-        voice.hush()
         logging.getLogger("alignkit").error("%s", traceback.format_exc())
         line = str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error or 'no message'}"
         line = " ".join(line.split())
-        run.write_state("failed", resume=job_resume(job), error=line)
-        with contextlib.suppress(Exception):
-            report.write_report(run.path)
-        raise RunFailed(f"{line} (details in {run.log_path})") from error
+        kept = _settle(job, told, "failed", line)
+        raise RunFailed(f"{line} (details: {run.log_path})" if kept else line) from error
+    told.say.hush()
     run.write_state("finished")
     report.write_report(run.path)
-    voice.hush()
 
 
-def job_resume(job: Job) -> str:
+def _settle(job: Job, told: Told, state: Any, line: str) -> bool:
+    """Leave the folder in order after a bad ending; returns whether it still stands."""
+    told.say.hush()
+    if not told.began:
+        # Nothing was trained: an earlier run in this folder stays as it was, and a new folder goes, but for a log
+        # that tells what no one foresaw.
+        if not job.run.recipe_path.exists() and line in ("the input was refused", "stopped"):
+            job.run.discard()
+            return False
+        return True
+    job.run.write_state(state, resume=resume_command(job), error=line)
+    with contextlib.suppress(Exception):
+        report.write_report(job.run.path)
+    return True
+
+
+def resume_command(job: Job) -> str:
     """The command that goes on with this run."""
     words = [word for word in job.command[1:] if word not in ("--overwrite", "--resume")]
     if not words:

@@ -13,9 +13,6 @@ from alignkit.recipe import Recipe
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
-# Fields of `training:` that are alignkit's own: no upstream config knows them.
-OWN_FIELDS = ("global_batch_size", "early_stopping_patience", "early_stopping_threshold")
-
 
 def build_arguments(
     recipe: Recipe,
@@ -36,9 +33,7 @@ def build_arguments(
         world_size: processes that share a global batch.
         derived: further fields that the method derives itself (masking, reward weights, …).
     """
-    values: dict[str, Any] = {**recipe.training.changed_defaults(), **recipe.training.given()}
-    values = {key: value for key, value in values.items() if key not in OWN_FIELDS}
-    values |= {
+    values: dict[str, Any] = recipe.training.arguments() | {
         "output_dir": str(output_dir),
         "seed": recipe.seed,
         "bf16": precision.bf16,
@@ -54,7 +49,10 @@ def build_arguments(
     missing = [key for key in recipe.training.given() if key in values and key not in known]
     if missing:
         raise UserError(
-            [recipe.problem(f"training.{key}", f"the installed {config_class.__name__} has no such field") for key in missing]
+            [
+                recipe.problem(f"training.{key}", f"the installed {config_class.__name__} has no such field")
+                for key in missing
+            ]
         )
     try:
         return config_class(**{key: value for key, value in {**values, **derived}.items() if key in known})

@@ -1,8 +1,9 @@
-"""What every trainer here does besides training: refuses non-finite numbers, names examples, saves whole checkpoints."""
+"""What every trainer here adds: it refuses non-finite numbers, names examples, and saves whole checkpoints."""
 
 from __future__ import annotations
 
 import functools
+import math
 import os
 import shutil
 from pathlib import Path
@@ -24,7 +25,7 @@ _Base = Trainer if TYPE_CHECKING else object
 
 
 class Tagged:
-    """A collator that keeps the ids of a batch's examples and counts its real (unpadded) tokens, without a device sync."""
+    """A collator that keeps the ids of a batch's examples and counts its real (unpadded) tokens: no device sync."""
 
     def __init__(self, collator: Any) -> None:
         self.collator = collator
@@ -33,7 +34,9 @@ class Tagged:
         batch = self.collator(examples)
         if isinstance(batch, dict) or hasattr(batch, "keys"):
             batch[EXAMPLE_IDS] = [_ids(example.get(EXAMPLE_IDS)) for example in examples]
-            batch[TOKENS] = sum(len(ids) for example in examples for key, ids in example.items() if key.endswith("_ids"))
+            batch[TOKENS] = sum(
+                len(ids) for example in examples for key, ids in example.items() if key.endswith("_ids")
+            )
         return batch
 
 
@@ -71,22 +74,21 @@ class Guards(_Base):
         grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         losses, ids = torch.stack(self._micro_losses), self._micro_ids
         self._micro_losses, self._micro_ids = [], []
-        scaled = self.accelerator.scaler is not None  # under fp16 the scaler skips steps of non-finite gradients itself
+        scaled = self.accelerator.scaler is not None  # fp16: the scaler skips steps of non-finite gradients itself
         norm = torch.as_tensor(0.0 if scaled or grad_norm is None else grad_norm, device=losses.device)
         if not bool(torch.isfinite(losses).all() & torch.isfinite(norm)):  # one device sync a step
             self._refuse(losses, norm, ids)
         return grad_norm
 
     def _refuse(self, losses: torch.Tensor, norm: torch.Tensor, ids: list[list[str]]) -> None:
-        bad = [index for index, loss in enumerate(losses.tolist()) if not torch.isfinite(torch.tensor(loss))]
+        bad = [index for index, loss in enumerate(losses.tolist()) if not math.isfinite(loss)]
         what = f"the loss is {losses[bad[0]].item()}" if bad else f"the gradient norm is {norm.item()}"
         examples = [name for index in (bad or range(len(ids))) for name in ids[index]]
         shown = ", ".join(examples[:16]) + (f" and {len(examples) - 16} more" if len(examples) > 16 else "")
         last = newest_checkpoint(Path(self.args.output_dir))
         raise RunFailed(
-            f"{what} at step {self.state.global_step + 1} (examples {shown or 'unknown'}); the weights before this step "
-            f"were good; last checkpoint: {last or 'none yet'}; try a lower training.learning_rate, training.max_grad_norm, "
-            "or look at these examples"
+            f"{what} at step {self.state.global_step + 1} (examples: {shown or 'unknown'}); "
+            f"last good checkpoint: {last or 'none yet'}; try a lower training.learning_rate, and look at these examples"
         )
 
     # ------------------------------------------------------------------ order
@@ -94,7 +96,11 @@ class Guards(_Base):
         dataset = self.train_dataset if train_dataset is None else train_dataset
         column = self.args.length_column_name
         grouped = self.args.train_sampling_strategy == "group_by_length"
-        if not grouped or column not in (getattr(dataset, "column_names", None) or ()) or not hasattr(dataset, "__len__"):
+        if (
+            not grouped
+            or column not in (getattr(dataset, "column_names", None) or ())
+            or not hasattr(dataset, "__len__")
+        ):
             return super()._get_train_sampler(train_dataset)
         together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
@@ -159,7 +165,7 @@ def _take_extras(trainer: Guards | None, inputs: Any) -> list[str]:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of the highest step in `folder`. Checkpoints are renamed into place whole, so it can be trusted."""
+    """The checkpoint of the highest step in `folder`, or None. Checkpoints are renamed into place whole."""
     found = [
         (int(entry.name.removeprefix("checkpoint-")), entry)
         for entry in (folder.iterdir() if folder.is_dir() else ())
@@ -185,4 +191,6 @@ def _sync(path: Path) -> None:
 @functools.cache
 def guarded(trainer_class: type[Trainer]) -> type[Trainer]:
     """`trainer_class` with the guards of this module mixed in; same name, same arguments."""
-    return type(trainer_class.__name__, (Guards, trainer_class), {"__module__": __name__, "__doc__": trainer_class.__doc__})
+    return type(
+        trainer_class.__name__, (Guards, trainer_class), {"__module__": __name__, "__doc__": trainer_class.__doc__}
+    )

@@ -1,4 +1,4 @@
-"""What a run shows and records while it trains: the live line, plain lines where there is no terminal, metrics.jsonl."""
+"""What a run shows and records while it trains: the live line (plain lines without a terminal), metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress as RichProgress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 SUMMARY_KEYS = ("train_runtime", "total_flos")  # upstream's closing log; its figures go to the manifest instead
@@ -70,8 +71,9 @@ class Progress(TrainerCallback):
         self._rate: float | None = None
         self._mark = (0, 0.0)
         self._first_step_at: float | None = None
-        self._begun = 0.0
+        self._begun = self._since = 0.0
         self._started_step = 0
+        self.training_seconds = 0.0  # spent in steps: neither evaluating nor saving
 
     def attach(self, trainer: Any) -> None:
         self.trainer = trainer
@@ -86,6 +88,7 @@ class Progress(TrainerCallback):
     ) -> None:
         self._begun, self._started_step = time.monotonic(), state.global_step
         self._mark = (self.trainer.tokens_seen, time.monotonic())
+        self._since = time.monotonic()
         if state.is_world_process_zero and self.console.is_terminal:
             columns = (
                 TextColumn("step {task.completed}/{task.total}"),
@@ -100,6 +103,9 @@ class Progress(TrainerCallback):
     def on_step_end(
         self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_kwargs: Any
     ) -> None:
+        now = time.monotonic()
+        self.training_seconds += now - self._since
+        self._since = now
         if self._first_step_at is None:
             self._first_step_at = time.time()
         if self._bar is not None:
@@ -128,14 +134,22 @@ class Progress(TrainerCallback):
     def on_evaluate(
         self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, **_kwargs: Any
     ) -> None:
-        self._mark = (self.trainer.tokens_seen, time.monotonic())  # evaluating is not training: keep it out of the rate
+        self._pause()
+
+    def on_save(self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, **_kwargs: Any) -> None:
+        self._pause()
+
+    def _pause(self) -> None:
+        """Evaluating and saving are not training: what they took stays out of the rate."""
+        self._since = time.monotonic()
+        self._mark = (self.trainer.tokens_seen, self._since)
 
     def on_train_end(
         self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, **_kwargs: Any
     ) -> None:
-        self.stop()
+        self.close()
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Take the live line away; safe to call twice, and after an exception."""
         if self._bar is not None:
             self._bar.stop()
@@ -161,7 +175,9 @@ SHORT = {"learning_rate": "lr", "tokens_per_second": "tok/s", "rewards/accuracie
 def _figures(logs: dict[str, Any]) -> list[tuple[str, str]]:
     shown = [(key, logs[key]) for key in SHOWN if isinstance(logs.get(key), int | float)]
     if not shown:
-        shown = [(key, value) for key, value in logs.items() if key.startswith("eval_") and isinstance(value, float)][:3]
+        shown = [(key, value) for key, value in logs.items() if key.startswith("eval_") and isinstance(value, float)][
+            :3
+        ]
     return [(SHORT.get(key, key), _number(key, value)) for key, value in shown]
 
 

@@ -27,7 +27,12 @@ def check_same_recipe(recipe: Recipe, run: Run) -> None:
     if changed:
         raise UserError(
             [
-                Problem(f"was {old!r} when the run began, is {new!r} now", recipe.path, field=key, hint="change it back, or start anew with --overwrite")
+                Problem(
+                    f"was {old!r} when the run began, is {new!r} now",
+                    recipe.path,
+                    field=key,
+                    hint="change it back, or start anew with --overwrite",
+                )
                 for key, old, new in changed
             ]
         )
