@@ -1,0 +1,185 @@
+"""Classification: accuracy, F1, Matthews' correlation, ROC AUC and calibration, equal to scikit-learn's definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from alignkit.metrics.measurement import Measurement, divide, mean_of
+
+BINS = 15
+VERSION = "version:alignkit-1"
+
+
+def accuracy(predictions: Sequence[Hashable], references: Sequence[Hashable]) -> Measurement:
+    """The share of equal labels."""
+    right = [said == expected for said, expected in zip(predictions, references, strict=True)]
+    return mean_of("accuracy", np.array(right), VERSION)
+
+
+def _encode(*columns: Sequence[Hashable]) -> tuple[list[Hashable], list[np.ndarray]]:
+    """Labels seen in any column, sorted, and each column as their places."""
+    seen = set().union(*columns)
+    labels = sorted(seen, key=lambda label: (str(type(label)), label))
+    place = {label: index for index, label in enumerate(labels)}
+    return labels, [np.array([place[label] for label in column]) for column in columns]
+
+
+def _counts(predictions: Sequence[Hashable], references: Sequence[Hashable]) -> tuple[list[Hashable], np.ndarray]:
+    """The labels, and for each item (predicted, expected, both) one-hot by label: shape (items, 3 * labels)."""
+    labels, (said, expected) = _encode(predictions, references)
+    hot = np.eye(len(labels))
+    right = hot[said] * (said == expected)[:, None]
+    return labels, np.concatenate([hot[said], hot[expected], right], axis=1)
+
+
+def _class_f1(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """F1 by class, the support of each, and which classes occur at all: each of shape (..., labels)."""
+    said, expected, right = np.split(sums, 3, axis=-1)
+    return divide(2 * right, said + expected), expected, (said + expected) > 0
+
+
+def _f1_macro(sums: np.ndarray) -> np.ndarray:
+    f1, _, occurs = _class_f1(sums)
+    return divide(f1.sum(axis=-1), occurs.sum(axis=-1))
+
+
+def _f1_weighted(sums: np.ndarray) -> np.ndarray:
+    f1, support, _ = _class_f1(sums)
+    return divide((f1 * support).sum(axis=-1), support.sum(axis=-1))
+
+
+def _matthews(sums: np.ndarray) -> np.ndarray:
+    said, expected, right = np.split(sums, 3, axis=-1)
+    n, correct = expected.sum(axis=-1), right.sum(axis=-1)
+    covariance = correct * n - (said * expected).sum(axis=-1)
+    spread = (n**2 - (said**2).sum(axis=-1)) * (n**2 - (expected**2).sum(axis=-1))
+    return divide(covariance, np.sqrt(np.maximum(spread, 0)))
+
+
+def _is_right(sums: np.ndarray) -> np.ndarray:
+    return np.split(sums, 3, axis=-1)[2].sum(axis=-1)
+
+
+def f1_macro(predictions: Sequence[Hashable], references: Sequence[Hashable]) -> Measurement:
+    """The mean of the classes' F1, over all classes that are predicted or expected anywhere."""
+    _, statistics = _counts(predictions, references)
+    return Measurement("f1_macro", VERSION, True, statistics, _f1_macro, item_formula=_is_right)
+
+
+def f1_weighted(predictions: Sequence[Hashable], references: Sequence[Hashable]) -> Measurement:
+    """The classes' F1 weighted by how often each is expected."""
+    _, statistics = _counts(predictions, references)
+    return Measurement("f1_weighted", VERSION, True, statistics, _f1_weighted, item_formula=_is_right)
+
+
+def matthews_correlation(predictions: Sequence[Hashable], references: Sequence[Hashable]) -> Measurement:
+    """Matthews' correlation for any number of classes (Gorodkin 2004, eq. 8), -1 to 1; 0 where it is undefined."""
+    _, statistics = _counts(predictions, references)
+    return Measurement("matthews_correlation", VERSION, True, statistics, _matthews, item_formula=_is_right)
+
+
+def per_class(predictions: Sequence[Hashable], references: Sequence[Hashable]) -> dict[Hashable, dict[str, float]]:
+    """Precision, recall, F1 and support of each class; 0 where one is undefined."""
+    labels, statistics = _counts(predictions, references)
+    said, expected, right = np.split(statistics.sum(axis=0), 3)
+    precision, recall, f1 = divide(right, said), divide(right, expected), divide(2 * right, said + expected)
+    return {
+        label: {
+            "precision": float(precision[i]),
+            "recall": float(recall[i]),
+            "f1": float(f1[i]),
+            "support": int(expected[i]),
+        }
+        for i, label in enumerate(labels)
+    }
+
+
+def expected_calibration_error(probabilities: np.ndarray, references: Sequence[int], bins: int = BINS) -> Measurement:
+    """How far confidence is from accuracy (Guo et al. 2017, eq. 3), over equal-width bins of the top probability.
+
+    `probabilities` has shape (items, classes), or (items,) for the positive one of two classes; `references` are
+    class numbers.
+    """
+    probabilities = two_columns(probabilities)
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == np.asarray(references)
+    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    hot = np.eye(bins)[place]
+    statistics = np.concatenate([hot * (confidence - right)[:, None], np.ones((len(hot), 1))], axis=1)
+
+    def formula(sums: np.ndarray) -> np.ndarray:
+        return divide(np.abs(sums[..., :-1]).sum(axis=-1), sums[..., -1])
+
+    signature = f"bins:{bins}|norm:l1|{VERSION}"
+    return Measurement("expected_calibration_error", signature, False, statistics, formula)
+
+
+@dataclass(frozen=True)
+class RankMeasurement(Measurement):
+    """ROC AUC does not add up over items; it is recomputed from the order of the scores for each resample.
+
+    `scores` and `positive` have shape (items, problems): one problem for two classes, else one a class against the
+    rest, averaged over the classes that have items on both sides.
+    """
+
+    scores: np.ndarray | None = None
+    positive: np.ndarray | None = None
+
+    @property
+    def value(self) -> float:
+        return float(self.resampled(np.ones((1, self.n)))[0])
+
+    def resampled(self, weights: np.ndarray) -> np.ndarray:
+        assert self.scores is not None and self.positive is not None
+        areas = [_areas(s, p, weights) for s, p in zip(self.scores.T, self.positive.T, strict=True)]
+        return divide(np.nansum(areas, axis=0), np.isfinite(areas).sum(axis=0))
+
+    def jackknife(self) -> None:
+        return None
+
+    def by_cluster(self, cluster_of: np.ndarray) -> Measurement:
+        raise NotImplementedError("statistics.py spreads the weights of clusters over the items instead")
+
+
+def _areas(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted area under the ROC curve for each row of weights (Hanley and McNeil 1982); NaN with one side empty."""
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf) != 0)
+    weights = weights[:, order]
+    yes = np.add.reduceat(weights * positive[order], starts, axis=1)
+    no = np.add.reduceat(weights * ~positive[order], starts, axis=1)
+    below = np.cumsum(no, axis=1) - no
+    pairs = yes.sum(axis=1) * no.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(pairs > 0, (yes * (below + no / 2)).sum(axis=1) / pairs, np.nan)
+
+
+def roc_auc(probabilities: np.ndarray, references: Sequence[int]) -> RankMeasurement:
+    """Area under the ROC curve: two classes by the positive one's score; more, one against the rest, averaged.
+
+    `probabilities` as for `expected_calibration_error` (for two classes any score will do). 0 where only one class
+    occurs.
+    """
+    probabilities = np.asarray(probabilities, dtype=float)
+    expected = np.asarray(references)
+    if probabilities.ndim == 2 and probabilities.shape[1] > 2:
+        scores = probabilities
+        positive = expected[:, None] == np.arange(probabilities.shape[1])
+        kind = "ovr-macro"
+    else:
+        scores = probabilities.reshape(len(expected), -1)[:, -1:]
+        positive = (expected == 1)[:, None]
+        kind = "binary"
+    statistics = np.zeros((len(expected), 1))
+    return RankMeasurement(
+        "roc_auc", f"classes:{kind}|{VERSION}", True, statistics, lambda s: s[..., 0], scores=scores, positive=positive
+    )
+
+
+def two_columns(probabilities: np.ndarray) -> np.ndarray:
+    """Probabilities of shape (items, classes), also from the positive class alone."""
+    probabilities = np.asarray(probabilities, dtype=float)
+    return np.stack([1 - probabilities, probabilities], axis=1) if probabilities.ndim == 1 else probabilities
