@@ -1,0 +1,53 @@
+"""What moves through this package: rows as they were read, and the examples made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+# TRL's dataset types, and the labelled texts and tokens that classifiers take.
+SHAPES = ("labelled", "language_modeling", "prompt_completion", "preference", "prompt_only")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record of a source. `line` counts from 1 in text files and is None elsewhere; `number` counts rows from 1."""
+
+    origin: str
+    line: int | None
+    number: int
+    data: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        """`train.jsonl:17`: the file's name and line, or the row's number where a file has no lines."""
+        return f"{Path(self.origin).name}:{self.number if self.line is None else self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One example in TRL's canonical form. `plain` says that the chat in it is one that alignkit made from
+    text columns, so that `plain_text` may turn it back for a tokenizer without a chat template."""
+
+    id: str
+    data: dict[str, Any]
+    row: Row
+    plain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """An example that is left out, and why ("empty answer"). `row` is where it came from."""
+
+    id: str
+    reason: str
+    row: Row | None = None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """`did you mean X?` for the known word closest to `word`, or None when none is close."""
+    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else None
