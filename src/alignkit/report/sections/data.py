@@ -1,0 +1,79 @@
+"""What the model saw: rows in, rows dropped and why, tokens, what share of them was learnt from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from alignkit.report import numbers
+from alignkit.report.blocks import Block, Cell, Charts, Column, Fact, Facts, Prose, Section, Table, Tone
+from alignkit.report.charts import bar_chart
+from alignkit.report.data import ReportData, dig
+
+
+def data_counts(data: ReportData) -> Section | None:
+    """Counts of the training and the held-out data, lengths, reasons for dropping, and the sources."""
+    train, held_out = data.manifest_at("data", "train"), data.manifest_at("data", "eval")
+    if not isinstance(train, Mapping):
+        return None
+    blocks: list[Block] = [Facts(_counts(train), style="tiles")]
+    if isinstance(held_out, Mapping):
+        rows, tokens = numbers.count(held_out.get("examples")), numbers.count(held_out.get("tokens"))
+        blocks.append(Prose(f"Held out for evaluation: {rows} examples, {tokens} tokens."))
+    if dropped := _dropped(train):
+        blocks.append(dropped)
+    bins = [item for item in train.get("length_histogram") or [] if isinstance(item, list) and len(item) == 2]
+    counted = [(f"≤ {numbers.count(upper)}", numbers.finite(n) or 0.0) for upper, n in bins]
+    if counted:
+        longest = numbers.finite(train.get("longest"))
+        note = f"longest {numbers.count(longest)}" if longest is not None else ""
+        blocks.append(Charts([bar_chart("Examples by length in tokens", counted, note)]))
+    if sources := _sources(train):
+        blocks.append(sources)
+    return Section("data", "Data", blocks)
+
+
+def _counts(counts: Mapping[str, Any]) -> list[Fact]:
+    rows, examples = numbers.finite(counts.get("rows")), numbers.finite(counts.get("examples"))
+    facts = []
+    if examples is not None:
+        facts.append(Fact("Examples", numbers.count(examples), f"from {numbers.count(rows)} rows" if rows else ""))
+    if numbers.finite(counts.get("tokens")) is not None:
+        facts.append(Fact("Tokens", numbers.compact(counts["tokens"]), "an epoch"))
+    if numbers.finite(counts.get("supervised_tokens")) is not None:
+        share = numbers.share(counts["supervised_tokens"], counts.get("tokens"))
+        facts.append(Fact("Learnt from", share, f"{numbers.compact(counts['supervised_tokens'])} tokens"))
+    if (truncated := numbers.finite(counts.get("truncated"))) is not None:
+        tone: Tone = "warn" if examples and truncated / examples > 0.05 else "plain"
+        detail = f"{numbers.share(truncated, examples)} of the examples" if truncated else "none was too long"
+        facts.append(Fact("Truncated", numbers.count(truncated), detail, tone))
+    if (packed := numbers.finite(counts.get("packed_rows"))) is not None:
+        fill = numbers.finite(counts.get("fill"))
+        facts.append(Fact("Packed rows", numbers.count(packed), f"{numbers.share(fill, 1)} full" if fill else ""))
+    return facts
+
+
+def _dropped(counts: Mapping[str, Any]) -> Table | None:
+    reasons = {str(reason): numbers.finite(n) for reason, n in (counts.get("dropped") or {}).items()}
+    kept = {reason: n for reason, n in reasons.items() if n}
+    if not kept:
+        return None
+    ordered = sorted(kept.items(), key=lambda item: -(item[1] or 0))
+    rows = [[Cell(reason), Cell(numbers.count(n)), Cell(numbers.share(n, counts.get("rows")))] for reason, n in ordered]
+    return Table([Column("Dropped, because"), Column("Rows", True), Column("Share", True)], rows)
+
+
+def _sources(counts: Mapping[str, Any]) -> Table | None:
+    sources = [source for source in counts.get("sources") or [] if isinstance(source, Mapping)]
+    rows = [
+        [
+            Cell(str(source.get("path") or source.get("generate") or "?")),
+            Cell(str(source.get("layout") or numbers.DASH)),
+            Cell(str(source.get("shape") or numbers.DASH).replace("_", " ")),
+            Cell(numbers.count(dig(source, "rows"))),
+            Cell(numbers.count(dig(source, "examples"))),
+        ]
+        for source in sources
+    ]
+    columns = [Column("Source"), Column("Layout"), Column("Shape"), Column("Rows", True), Column("Examples", True)]
+    return Table(columns, rows, stack=True) if rows else None

@@ -1,0 +1,416 @@
+"""The report as a whole: on a finished run, an empty folder and an interrupted run, with hostile and broken input."""
+
+import json
+import math
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from alignkit.errors import UserError
+from alignkit.report import command, write_report
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \" ' & {{ 7*7 }}"
+VOID = {"meta", "link", "input", "img", "br"}
+
+
+# ---------------------------------------------------------------------- run folders
+def log_lines(steps: int, seed: int = 0) -> list[dict]:
+    """What a real SFT run logs: noisy loss, warm-up and cosine, a gradient spike, held-out loss every 100 steps."""
+    chance = random.Random(seed)
+    lines: list[dict] = [{"step": 0, "epoch": 0.0, "eval_loss": 3.412, "eval_runtime": 2.1}]
+    for step in range(5, steps + 1, 5):
+        rate = 2e-4 * min(step / 30, 0.5 + 0.5 * math.cos(math.pi * step / steps))
+        lines.append(
+            {
+                "step": step,
+                "epoch": round(step / steps * 2, 3),
+                "loss": 0.42 + 2.9 * math.exp(-step / 90) + chance.gauss(0, 0.05),
+                "grad_norm": abs(chance.gauss(1.1, 0.25)) + (240 if step == 315 else 0),
+                "learning_rate": rate,
+                "tokens_per_second": 18400 + chance.gauss(0, 350),
+                "entropy": 1.2 + math.exp(-step / 60) + chance.gauss(0, 0.03),
+                "mean_token_accuracy": 0.9 - 0.6 * math.exp(-step / 80) + chance.gauss(0, 0.01),
+                "rewards/exact_match": min(1, step / steps + chance.gauss(0, 0.05)),
+                "rewards/format": 0.97 + chance.gauss(0, 0.01),
+                "kl": 0.002 * step / 10 + abs(chance.gauss(0, 0.002)),
+            }
+        )
+        if step % 100 == 0:
+            held_out = 0.47 + 2.9 * math.exp(-step / 90) + max(0, step - 400) * 0.0002
+            accuracy = 0.88 - 0.6 * math.exp(-step / 80)
+            lines.append({"step": step, "eval_loss": held_out, "eval_mean_token_accuracy": accuracy, "eval_runtime": 2})
+    lines.append({"step": steps, "train_runtime": 212.4, "train_loss": 0.91, "total_flos": 1e15})
+    return lines
+
+
+def scores() -> list[dict]:
+    base = {"name": "held_out", "task": "generation", "split": "eval"}
+    rows = []
+    for model, exact, bleu in (("baseline", 0.021, 3.14), ("tuned", 0.864, 61.27)):
+        rows += [
+            {**base, "model": model, "metric": "exact_match", "value": exact, "ci95": [exact - 0.019, exact + 0.02]}
+            | {"n": 1000, "signature": "strip:yes|case:mixed"},
+            {**base, "model": model, "metric": "bleu", "value": bleu, "ci95": [bleu - 1.9, bleu + 2.1], "n": 1000}
+            | {"signature": "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.5.1"},
+            {**base, "model": model, "metric": "rougeL", "value": exact + 0.05, "ci95": [exact, exact + 0.1], "n": 1000},
+            {"name": "held_out_ppl", "task": "perplexity", "split": "eval", "model": model, "metric": "perplexity"}
+            | {"value": 30.3 if model == "baseline" else 1.71, "n": 1000}
+            | {"ci95": [28.9, 31.8] if model == "baseline" else [1.66, 1.77]},
+        ]
+        for level, gain in (("one digit", 0.1), ("two digits", -0.05)):
+            rows.append(
+                {**base, "model": model, "metric": "exact_match", "value": exact + gain / 3, "n": 500}
+                | {"ci95": [exact - 0.01, exact + 0.06], "slice": {"column": "level", "value": level}}
+            )
+    rows[-6]["p_value"] = 0.0001
+    return rows
+
+
+def samples(n: int = 240) -> list[dict]:
+    chance = random.Random(1)
+    rows = []
+    for i in range(n):
+        a, b = chance.randint(10, 99), chance.randint(10, 99)
+        wrong, was_right = chance.random() < 0.14, chance.random() < 0.03
+        rows.append(
+            {
+                "name": "held_out",
+                "id": f"addition:{i}",
+                "prompt": [{"role": "user", "content": f"What is {a} + {b}? Think first, then answer."}],
+                "reference": str(a + b),
+                "tuned": {"output": f"{a} + {b} = {a + b + (10 if wrong else 0)}", "correct": not wrong},
+                "baseline": {"output": str(a + b) if was_right else "is is the the sum", "correct": was_right},
+            }
+        )
+    rows[0]["prompt"] = HOSTILE
+    rows[1]["tuned"]["output"] = "word " * 2000
+    return rows
+
+
+RECIPE = """\
+method: sft
+seed: 42
+output_dir: runs/qlora-llama
+model:
+  model_name_or_path: meta-llama/Llama-3.1-8B-Instruct
+  dtype: auto
+quantization:
+  load_in_4bit: true
+  bnb_4bit_quant_type: nf4
+adapter:
+  peft_type: LORA
+  r: 16
+  lora_alpha: 32
+  target_modules: all-linear
+data:
+  train:
+    - {path: HuggingFaceH4/ultrachat_200k, split: train_sft, weight: 0.8}
+    - {path: ours.jsonl, weight: 0.2}
+training:
+  learning_rate: 2.0e-4
+"""
+
+
+def manifest() -> dict:
+    train = {
+        "rows": 52002,
+        "examples": 51961,
+        "dropped": {"empty answer": 29, "no room for one supervised token": 12},
+        "tokens": 6_123_456,
+        "supervised_tokens": 3_310_022,
+        "truncated": 214,
+        "longest": 2911,
+        "length_histogram": [[64, 12000], [128, 21500], [256, 11400], [512, 5200], [1024, 1500], [2048, 361]],
+        "packed_rows": 3041,
+        "fill": 0.983,
+        "sources": [
+            {"path": "HuggingFaceH4/ultrachat_200k", "rows": 41600, "examples": 41570, "layout": "messages"}
+            | {"shape": "language_modeling"},
+            {"path": "ours.jsonl", "rows": 10402, "examples": 10391, "layout": "alpaca", "shape": "prompt_completion"},
+        ],
+    }
+    return {
+        "alignkit": "0.1.0",
+        "method": "sft",
+        "command": ["alignkit", "sft", "recipes/qlora llama.yaml", "--set", "training.learning_rate=2e-4"],
+        "created": "2026-11-22T14:31:07+0000",
+        "versions": {"python": "3.11.9", "torch": "2.13.0", "transformers": "5.23.0", "trl": "1.16.0", "peft": "0.21.2"},
+        "git": {"commit": "e20f9130c0ffee0ddba11", "dirty": True},
+        "hardware": {"device": "NVIDIA H200", "devices": 1, "cpu_cores": 16},
+        "seed": 42,
+        "data": {"train": train, "eval": {"examples": 1000, "tokens": 118_000}},
+        "fingerprints": {"data": "9f2c" * 16, "template": "ab12" * 16, "tokenizer": "77de" * 16, "base_model": "c0de" * 16},
+        "model": {"name_or_path": "meta-llama/Llama-3.1-8B-Instruct", "parameters": 8_072_204_288}
+        | {"trainable_parameters": 41_943_040, "dtype": "bfloat16"}
+        | {"precision_notes": ["frozen weights NF4, computed in bfloat16"]},
+        "result": {"wall_time_s": 4015.2, "train_time_s": 3610.9, "peak_memory_bytes": 24_010_000_000, "steps": 600}
+        | {"tokens": 6_123_456, "tokens_per_second": 18412.7, "first_step_s": 41.3},
+        "warnings": ["214 of 51,961 examples were truncated to max_length 2048", f"template says {HOSTILE}"],
+    }
+
+
+def write_lines(path: Path, rows: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def finished_run(folder: Path) -> Path:
+    (folder / "model").mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    (folder / "manifest.json").write_text(json.dumps(manifest()), encoding="utf-8")
+    (folder / "state.json").write_text(json.dumps({"state": "finished"}), encoding="utf-8")
+    adapter = {"task_type": "CAUSAL_LM", "base_model_name_or_path": "meta-llama/Llama-3.1-8B-Instruct"}
+    (folder / "model" / "adapter_config.json").write_text(json.dumps(adapter), encoding="utf-8")
+    (folder / "model" / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
+    write_lines(folder / "metrics.jsonl", log_lines(600))
+    write_lines(folder / "evaluation" / "samples.jsonl", samples())
+    (folder / "evaluation" / "scores.json").write_text(json.dumps(scores()), encoding="utf-8")
+    return folder
+
+
+def interrupted_run(folder: Path) -> Path:
+    """No result, no scores; the log has a NaN, an infinity and a last line that was cut short."""
+    folder.mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    state = {"state": "interrupted", "resume": "alignkit sft recipes/qlora_llama.yaml --resume"}
+    (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    (folder / "manifest.json").write_text(json.dumps({"method": "sft", "seed": 42}), encoding="utf-8")
+    lines = log_lines(220)[:-1]
+    lines[20]["loss"], lines[21]["grad_norm"] = float("nan"), float("inf")
+    write_lines(folder / "metrics.jsonl", lines)
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as log:
+        log.write('{"step": 225, "lo')
+    return folder
+
+
+# ---------------------------------------------------------------------- reading a page
+class Page(HTMLParser):
+    """Checks that tags nest, and keeps tags, ids and the text a reader sees."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.seen: list[str] = []
+        self.feed(html)
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.seen.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.seen).split())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def report_of(folder: Path) -> tuple[Page, str, str]:
+    path = write_report(folder)
+    html = path.read_text(encoding="utf-8")
+    return Page(html), html, (folder / "report.md").read_text(encoding="utf-8")
+
+
+def no_number_that_is_none(page: Page, html: str, markdown: str) -> None:
+    for text in (page.text, markdown, *(value or "" for _, attrs in page.tags for value in attrs.values())):
+        assert not re.search(r"(?<![a-zA-Z])(nan|inf|infinity|-inf)(?![a-zA-Z])", text, re.IGNORECASE), text[:200]
+
+
+# ---------------------------------------------------------------------- tests
+def test_finished_run_shows_everything(tmp_path):
+    page, html, markdown = report_of(finished_run(tmp_path / "qlora-llama"))
+    ids = {attrs.get("id") for attrs in page.all("section")}
+    expected = {"figures", "warnings", "scores", "slices", "training", "data", "samples", "load", "reproduce", "recipe"}
+    assert ids == expected
+    for text in (page.text, markdown.replace("\\_", "_").replace("\\[", "[").replace("\\]", "]")):
+        assert "exact_match on held_out went from 0.021 to 0.864: better" in text
+        assert "QLoRA, rank 16" in text
+        assert "+58.13" in text and "p < 0.001" in text
+        assert "[0.845, 0.884]" in text
+        assert "41.9M" in text and "of 8.07B (0.52 %)" in text
+        assert "18.4k" in text and "1 h 06 min" in text and "22.4 GiB" in text
+        assert "empty answer" in text and "98.3 % full" in text and "54.1 %" in text
+        assert "level = two digits" in text
+        assert "AutoPeftModelForCausalLM.from_pretrained" in text and "apply_chat_template" in text
+        assert "'recipes/qlora llama.yaml'" in text and "e20f9130c0ffee0ddba11" in text and "c0dec0de" in text
+        assert "load_in_4bit: true" in text
+    assert "at step 500" in page.text  # the best held-out loss is not the last
+    assert "The first 200 of 240 samples" in page.text
+    no_number_that_is_none(page, html, markdown)
+
+
+def test_page_is_one_file_and_accessible(tmp_path):
+    page, html, _ = report_of(finished_run(tmp_path / "run"))
+    for tag in ("script", "link", "img", "iframe"):
+        assert all((attrs.get("src") or attrs.get("href") or "data:").startswith("data:") for attrs in page.all(tag))
+    assert not re.search(r"@import|url\(|https?://", re.sub(r"<pre.*?</pre>", "", html, flags=re.DOTALL))
+    assert [attrs["lang"] for attrs in page.all("html")] == ["en"]
+    assert len(page.all("h1")) == 1
+    assert all(attrs.get("scope") for attrs in page.all("th"))
+    anchors = {attrs["href"][1:] for attrs in page.all("a")}
+    assert anchors <= {attrs.get("id") for _, attrs in page.tags}
+    for attrs in page.all("svg"):
+        assert attrs.get("aria-label") or attrs.get("aria-hidden") == "true"
+    policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in policy and "script-src 'sha256-" in policy
+
+
+def test_hostile_texts_stay_texts(tmp_path):
+    page, html, markdown = report_of(finished_run(tmp_path / HOSTILE.replace("/", "")[:40]))
+    assert len(page.all("script")) == 1
+    assert not page.all("img")
+    assert html.count("alert(1)") and "<script>alert" not in html
+    assert HOSTILE in page.text
+    assert "<script>" not in markdown and "<img" not in markdown
+    assert "{{ 7*7 }}" in html
+
+
+def test_empty_folder(tmp_path):
+    page, html, markdown = report_of(tmp_path)
+    assert "Nothing says how this run ended." in page.text
+    assert {attrs.get("id") for attrs in page.all("section")} == {"figures"}
+    no_number_that_is_none(page, html, markdown)
+    with pytest.raises(UserError, match="holds no run"):
+        command(tmp_path / "..." if False else _empty(tmp_path / "other"))
+    with pytest.raises(UserError, match="no such run folder"):
+        command(tmp_path / "absent")
+
+
+def _empty(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def test_interrupted_run(tmp_path, capsys):
+    folder = interrupted_run(tmp_path / "run")
+    page, html, markdown = report_of(folder)
+    for text in (page.text, markdown):
+        assert "alignkit sft recipes/qlora_llama.yaml --resume" in text
+        assert "interrupted" in text
+        assert "1 line could not be read" in text
+    assert "1 value not finite, first at step 100" in page.text
+    assert "model.generate" not in page.text
+    no_number_that_is_none(page, html, markdown)
+    assert command(folder) == folder / "report.html"
+    assert capsys.readouterr().out.strip() == str(folder / "report.html")
+
+
+def test_running_run_is_not_called_died(tmp_path):
+    from alignkit.runs import Run
+
+    with Run(tmp_path / "run").hold() as run:
+        run.write_state("started")
+        assert ">running<" in report_of(run.path)[1]
+        run.write_state("failed", error="the loss is nan at step 7")
+        assert ">failed<" in report_of(run.path)[1]
+    run.write_state("started")
+    assert ">died<" in report_of(run.path)[1]
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "state.json", "recipe.yaml", "metrics.jsonl", "evaluation/scores.json"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b'"text"', b"\xff\xfe\x00", b"null", b'{"data": 3, "result": []}'])
+def test_no_file_breaks_the_report(tmp_path, name, content):
+    folder = finished_run(tmp_path / "run")
+    (folder / name).write_bytes(content)
+    page, html, markdown = report_of(folder)
+    assert page.text and markdown
+    no_number_that_is_none(page, html, markdown)
+
+
+def test_numbers_that_are_none_in_every_place(tmp_path):
+    folder = finished_run(tmp_path / "run")
+
+    def spoil(value):
+        if isinstance(value, dict):
+            return {key: spoil(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [spoil(item) for item in value]
+        return float("nan") if isinstance(value, int | float) else value
+
+    for path in (folder / "manifest.json", folder / "evaluation" / "scores.json"):
+        path.write_text(json.dumps(spoil(json.loads(path.read_text()))), encoding="utf-8")
+    no_number_that_is_none(*report_of(folder))
+
+
+def test_report_imports_nothing_heavy_and_is_quick(tmp_path):
+    folder = finished_run(tmp_path / "run")
+    code = (
+        "import sys, pathlib; from alignkit.report import write_report; write_report(pathlib.Path(sys.argv[1]));"
+        "print(sorted({'torch', 'transformers', 'matplotlib', 'numpy', 'datasets', 'scipy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert (folder / "report.html").stat().st_size < 1_500_000
+
+
+def test_a_long_log_stays_small(tmp_path):
+    chance = random.Random(0)
+    lines = [{"step": i, "loss": 1 + chance.random(), "learning_rate": 1e-4, "grad_norm": chance.random()} for i in range(100_000)]
+    lines[50_000]["loss"] = 77.0
+    write_lines(tmp_path / "metrics.jsonl", lines)
+    start = time.perf_counter()
+    page, html, _ = report_of(tmp_path)
+    assert time.perf_counter() - start < 20  # about 1 s; the limit is for busy machines
+    assert len(html) < 300_000
+    assert "greatest 77" in html
+
+
+def test_same_input_same_report(tmp_path):
+    folder = finished_run(tmp_path / "run")
+    first = write_report(folder).read_bytes()
+    assert write_report(folder).read_bytes() == first
+
+
+def test_other_shapes_of_samples(tmp_path):
+    rows = [
+        {"task": "held_out", "id": "a", "model": "baseline", "prompt": "p", "references": ["r"], "output": "x"},
+        {"task": "held_out", "id": "a", "model": "tuned", "prompt": "p", "references": ["r"], "prediction": "y"}
+        | {"scores": {"exact_match": 1.0}},
+        {"task": "spam", "id": 7, "text": "WIN", "label": "spam", "tuned": "spam"},
+    ]
+    write_lines(tmp_path / "evaluation" / "samples.jsonl", rows)
+    page, _, _ = report_of(tmp_path)
+    body = [attrs for attrs in page.all("tr") if "data-number" in attrs]
+    assert [attrs["data-tags"] for attrs in body] == ["right changed", ""]
+    assert "WIN" in page.text
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_the_browser_has_nothing_to_complain_of(tmp_path):
+    """No script error, no policy violation, and nothing wider than the narrowest phone."""
+    path = write_report(finished_run(tmp_path / "run"))
+    probe = path.with_name("probe.html")
+    # A frame of 360 px, since headless windows do not get that narrow; the page is same-origin only as srcdoc.
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+    flags += ["--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}"]
+    flags += ["--enable-logging=stderr", "--v=0", "--virtual-time-budget=2000", "--dump-dom"]
+    html = path.read_text(encoding="utf-8").replace("&", "&amp;").replace('"', "&quot;")
+    probe.write_text(
+        f'<iframe width=360 height=800 srcdoc="{html}" onload="document.title=this.contentDocument.documentElement.'
+        "scrollWidth + ' ' + this.contentDocument.querySelector('output').textContent\"></iframe>",
+        encoding="utf-8",
+    )
+    done = subprocess.run(["chromium", *flags, probe.as_uri()], capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in done.stderr, done.stderr
+    found = re.search(r"<title>(\d+) (.*?)</title>", done.stdout)
+    assert found is not None and int(found[1]) <= 360 and found[2] == "200 of 200"
