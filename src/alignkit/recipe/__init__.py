@@ -1,0 +1,33 @@
+"""Recipes: YAML in, one typed, frozen, strict object out, or every problem with its file and line. Imports nothing heavy."""
+
+from alignkit.recipe.base import InputPath, Section, UpstreamSection
+from alignkit.recipe.load import dump, load, load_mapping
+from alignkit.recipe.paths import local_path
+from alignkit.recipe.recipe import Recipe
+from alignkit.recipe.sections import (
+    AdapterSection,
+    DataSection,
+    EvaluationTask,
+    ModelSection,
+    QuantizationSection,
+    Source,
+    TrainingSection,
+)
+
+__all__ = [
+    "AdapterSection",
+    "DataSection",
+    "EvaluationTask",
+    "InputPath",
+    "ModelSection",
+    "QuantizationSection",
+    "Recipe",
+    "Section",
+    "Source",
+    "TrainingSection",
+    "UpstreamSection",
+    "dump",
+    "load",
+    "load_mapping",
+    "local_path",
+]
