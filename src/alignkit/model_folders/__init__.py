@@ -1,0 +1,24 @@
+"""What a model's folder or name stands for, and what is wrong with it, without torch: the standard library is enough.
+
+Three kinds of folder name a model: a full model, an adapter (with its base elsewhere), and a finished alignkit run,
+whose result is its `model/` folder. `check_model` finds, before torch is imported, everything about a recipe's model
+that the files alone can tell.
+"""
+
+from alignkit.model_folders.check import check_model
+from alignkit.model_folders.folders import ModelFolder, describe_folder, find_template, has_tokenizer
+from alignkit.model_folders.names import PACKAGED, TOKENIZERS, is_hub_id, model_place, result_folder, start_of
+
+__all__ = [
+    "PACKAGED",
+    "TOKENIZERS",
+    "ModelFolder",
+    "check_model",
+    "describe_folder",
+    "find_template",
+    "has_tokenizer",
+    "is_hub_id",
+    "model_place",
+    "result_folder",
+    "start_of",
+]

@@ -1,0 +1,98 @@
+"""Adapters on a base model, through PEFT."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from alignkit.errors import UserError
+from alignkit.models.upstream import Complain, raised_upstream, shortened
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+    from alignkit.models.start import Start
+    from alignkit.recipe import Recipe
+
+_TASK_TYPES = {"causal_lm": "CAUSAL_LM", "sequence_classification": "SEQ_CLS", "token_classification": "TOKEN_CLS"}
+_KEPT = "alignkit_trainable_weights"
+
+
+def new_adapter(recipe: Recipe, base: PreTrainedModel, head: str, revision: str | None) -> Any:
+    """`get_peft_model` with the recipe's `adapter:`; raises UserError for values that PEFT or this model refuses."""
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING, get_peft_model
+
+    assert recipe.adapter is not None
+    fields = {"peft_type": "LORA", **recipe.adapter.arguments()}
+    kind = fields.pop("peft_type")
+    try:
+        config = PEFT_TYPE_TO_CONFIG_MAPPING[kind](**{"task_type": _TASK_TYPES[head], **fields})
+        return get_peft_model(base, config, revision=revision)
+    except (ValueError, TypeError, KeyError, ImportError) as error:
+        field = "adapter.target_modules" if "target" in str(error).lower() else "adapter"
+        raise UserError(recipe.problem(field, f"PEFT refuses it ({shortened(error)})")) from error
+
+
+def continue_adapter(base: PreTrainedModel, start: Start, complain: Complain) -> Any:
+    """The start's adapter on its base, to be trained further."""
+    return load_adapter(base, start, complain, is_trainable=True)
+
+
+def load_adapter(base: PreTrainedModel, start: Start, complain: Complain, *, is_trainable: bool) -> Any:
+    """`PeftModel.from_pretrained`, with what it raises turned into a UserError."""
+    from peft import PeftModel
+
+    assert start.adapter is not None
+    with raised_upstream(complain, start.adapter):
+        model = PeftModel.from_pretrained(
+            base, start.adapter, revision=start.adapter_revision, is_trainable=is_trainable
+        )
+    if base.name_or_path:  # an absolute path, where the adapter may have named a relative one
+        model.peft_config["default"].base_model_name_or_path = base.name_or_path
+    return model
+
+
+def merge_adapter(base: PreTrainedModel, start: Start, complain: Complain) -> PreTrainedModel:
+    """The base with the start's adapter added into its weights, in their type; raises UserError if not finite."""
+    model = load_adapter(base, start, complain, is_trainable=False)
+    with raised_upstream(complain, str(start.adapter)):
+        merged = model.merge_and_unload(safe_merge=True)
+    merged.name_or_path = ""  # no folder holds it: a result that stands on it must bring it along
+    return merged
+
+
+# What TRL does to adapters of quantised models
+
+
+def keep_trainable_weights(model: nn.Module) -> None:
+    """Remember the trainable weights as they are now, for `restore_adapter_dtype`."""
+    weights = {name: parameter.data for name, parameter in model.named_parameters() if parameter.requires_grad}
+    setattr(model, _KEPT, weights)
+
+
+def restore_adapter_dtype(model: nn.Module, dtype: torch.dtype) -> None:
+    """Undo TRL's cast of a quantised model's adapter to bfloat16; call it once a trainer is constructed.
+
+    TRL's trainers cast on every device, which rounds the weights of an adapter that training goes on with, and is slow
+    where the device only emulates bfloat16. The weights come back bit for bit where `build_model` kept them.
+    """
+    kept: dict[str, torch.Tensor] = getattr(model, _KEPT, {})
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.dtype != dtype and parameter.is_floating_point():
+            parameter.data = kept.get(name, parameter.data).to(device=parameter.device, dtype=dtype)
+    if hasattr(model, _KEPT):
+        delattr(model, _KEPT)
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """(all, trainable) parameters. A 4-bit weight counts its real elements, a sharded one (ZeRO-3) its whole."""
+    total = trainable = 0
+    for parameter in model.parameters():
+        number = parameter.numel() or getattr(parameter, "ds_numel", 0)
+        if type(parameter).__name__ == "Params4bit":  # two to a byte of storage
+            number *= 2 * parameter.element_size()
+        total += number
+        trainable += number if parameter.requires_grad else 0
+    return total, trainable

@@ -1,0 +1,126 @@
+"""A run's result on disk: saved so that plain transformers and peft load it, and loaded for evaluation."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from alignkit.errors import Problem
+from alignkit.models.adapters import load_adapter
+from alignkit.models.build import Head, load_base, quantization_config, safetensors_option, settle_token_ids
+from alignkit.models.precision import Precision, choose_device, computes_bfloat16, evaluation_precision
+from alignkit.models.start import resolve_start
+from alignkit.models.tokenizer import load_tokenizer, settle_special_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+BASE = "base"
+"""Beside an adapter: the base it stands on, where that exists nowhere else (merged, resized, or random weights)."""
+
+
+def save_result(
+    model: PreTrainedModel | Any,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: str | Path,
+    state_dict: dict[str, torch.Tensor] | None = None,
+) -> None:
+    """Write a full model or an adapter, with tokenizer and generation config, as safetensors into `folder`.
+
+    Everything is written beside it first, so that `folder` is complete or absent; an older one is replaced. An adapter
+    names its base by absolute path or Hub id; a base that exists nowhere else is saved as `folder/base`. `state_dict`
+    is the gathered one where the weights are sharded; then only the main process calls this.
+    """
+    folder = Path(folder).absolute()
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    if hasattr(model, "peft_config"):
+        _save_adapter(model, folder, partial, state_dict)
+    else:
+        _sane_generation_config(model)
+        model.save_pretrained(partial, state_dict=state_dict)
+    tokenizer.save_pretrained(partial)
+    if folder.exists():
+        shutil.rmtree(folder)
+    partial.rename(folder)
+
+
+def _save_adapter(model: Any, folder: Path, partial: Path, state_dict: dict[str, torch.Tensor] | None) -> None:
+    base = model.get_base_model()
+    config = model.peft_config["default"]
+    if not base.name_or_path:
+        _sane_generation_config(base)
+        base.save_pretrained(partial / BASE, state_dict=_base_weights(base))
+        config.base_model_name_or_path = str(folder / BASE)
+    model.save_pretrained(partial, selected_adapters=["default"], state_dict=state_dict)
+
+
+def _base_weights(base: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """The base's own weights under their own names, without what PEFT put between."""
+    weights = {}
+    for name, tensor in base.state_dict().items():
+        if any(part in name for part in (".lora_", "modules_to_save.", "token_adapter.trainable_")):
+            continue
+        for wrapper in (".base_layer", ".original_module", ".token_adapter"):
+            name = name.replace(wrapper, "")
+        weights[name] = tensor
+    return weights
+
+
+def _sane_generation_config(model: PreTrainedModel) -> None:
+    """Upstream refuses to save sampling settings without `do_sample`; models on the Hub come with such."""
+    generation = getattr(model, "generation_config", None)
+    if generation is None:
+        return
+    try:
+        generation.validate(strict=True)
+    except ValueError:
+        generation.do_sample = True
+
+
+def load_result(
+    folder: str | Path,
+    precision: Precision | None = None,
+    head: Head = "causal_lm",
+    *,
+    revision: str | None = None,
+    quantization: dict[str, Any] | None = None,
+    trust_remote_code: bool = False,
+    use_safetensors: bool = True,
+    attn_implementation: str | None = None,
+) -> tuple[PreTrainedModel | Any, PreTrainedTokenizerBase]:
+    """Load a run's result, a model folder, an adapter folder (with its base) or a Hub id, ready to evaluate.
+
+    With `precision` the weights take its `frozen_dtype`; without, the type they were saved in, or float32 where the
+    device computes no bfloat16. `quantization` holds BitsAndBytesConfig's fields. Raises UserError.
+    """
+
+    def complain(field: str | None, message: str, hint: str | None = None) -> Problem:
+        return Problem(message, field=field, hint=hint)
+
+    start = resolve_start(str(folder), revision, complain)
+    device = precision.device if precision is not None else choose_device()
+    dtype: Any = precision.frozen_dtype if precision is not None else "auto"
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "trust_remote_code": trust_remote_code,
+        "use_safetensors": safetensors_option(start.base, only=use_safetensors),
+    }
+    if attn_implementation is not None:
+        options["attn_implementation"] = attn_implementation
+    if quantization is not None:
+        settled = precision or evaluation_precision(device, computes_bfloat16(device))
+        options["quantization_config"] = quantization_config(quantization, settled, complain)
+    model: Any = load_base(start, head, complain, **options)
+    if dtype == "auto" and model.dtype != torch.float32 and not computes_bfloat16(device) and quantization is None:
+        model = model.float()
+    if start.adapter is not None:
+        model = load_adapter(model, start, complain, is_trainable=False)
+    tokenizer = load_tokenizer(complain, start.tokenizer, start.tokenizer_revision, trust_remote_code)
+    settle_special_tokens(tokenizer, [])
+    settle_token_ids(model.get_base_model() if start.adapter is not None else model, tokenizer)
+    return (model if quantization is not None else model.to(device)).eval(), tokenizer
