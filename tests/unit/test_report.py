@@ -1,5 +1,6 @@
 """The report as a whole: on a finished run, an empty folder and an interrupted run, with hostile and broken input."""
 
+import html
 import json
 import math
 import random
@@ -59,7 +60,14 @@ def scores() -> list[dict]:
             | {"n": 1000, "signature": "strip:yes|case:mixed"},
             {**base, "model": model, "metric": "bleu", "value": bleu, "ci95": [bleu - 1.9, bleu + 2.1], "n": 1000}
             | {"signature": "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.5.1"},
-            {**base, "model": model, "metric": "rougeL", "value": exact + 0.05, "ci95": [exact, exact + 0.1], "n": 1000},
+            {
+                **base,
+                "model": model,
+                "metric": "rougeL",
+                "value": exact + 0.05,
+                "ci95": [exact, exact + 0.1],
+                "n": 1000,
+            },
             {"name": "held_out_ppl", "task": "perplexity", "split": "eval", "model": model, "metric": "perplexity"}
             | {"value": 30.3 if model == "baseline" else 1.71, "n": 1000}
             | {"ci95": [28.9, 31.8] if model == "baseline" else [1.66, 1.77]},
@@ -141,12 +149,23 @@ def manifest() -> dict:
         "method": "sft",
         "command": ["alignkit", "sft", "recipes/qlora llama.yaml", "--set", "training.learning_rate=2e-4"],
         "created": "2026-11-22T14:31:07+0000",
-        "versions": {"python": "3.11.9", "torch": "2.13.0", "transformers": "5.23.0", "trl": "1.16.0", "peft": "0.21.2"},
+        "versions": {
+            "python": "3.11.9",
+            "torch": "2.13.0",
+            "transformers": "5.23.0",
+            "trl": "1.16.0",
+            "peft": "0.21.2",
+        },
         "git": {"commit": "e20f9130c0ffee0ddba11", "dirty": True},
         "hardware": {"device": "NVIDIA H200", "devices": 1, "cpu_cores": 16},
         "seed": 42,
         "data": {"train": train, "eval": {"examples": 1000, "tokens": 118_000}},
-        "fingerprints": {"data": "9f2c" * 16, "template": "ab12" * 16, "tokenizer": "77de" * 16, "base_model": "c0de" * 16},
+        "fingerprints": {
+            "data": "9f2c" * 16,
+            "template": "ab12" * 16,
+            "tokenizer": "77de" * 16,
+            "base_model": "c0de" * 16,
+        },
         "model": {"name_or_path": "meta-llama/Llama-3.1-8B-Instruct", "parameters": 8_072_204_288}
         | {"trainable_parameters": 41_943_040, "dtype": "bfloat16"}
         | {"precision_notes": ["frozen weights NF4, computed in bfloat16"]},
@@ -225,24 +244,29 @@ class Page(HTMLParser):
         return [attrs for name, attrs in self.tags if name == tag]
 
 
+def plain(markdown: str) -> str:
+    """Markdown with its escapes taken back."""
+    return html.unescape(re.sub(r"\\([\\`*_\[\]|#])", r"\1", markdown))
+
+
 def report_of(folder: Path) -> tuple[Page, str, str]:
     path = write_report(folder)
-    html = path.read_text(encoding="utf-8")
-    return Page(html), html, (folder / "report.md").read_text(encoding="utf-8")
+    source = path.read_text(encoding="utf-8")
+    return Page(source), source, (folder / "report.md").read_text(encoding="utf-8")
 
 
-def no_number_that_is_none(page: Page, html: str, markdown: str) -> None:
+def no_number_that_is_none(page: Page, markdown: str) -> None:
     for text in (page.text, markdown, *(value or "" for _, attrs in page.tags for value in attrs.values())):
         assert not re.search(r"(?<![a-zA-Z])(nan|inf|infinity|-inf)(?![a-zA-Z])", text, re.IGNORECASE), text[:200]
 
 
 # ---------------------------------------------------------------------- tests
 def test_finished_run_shows_everything(tmp_path):
-    page, html, markdown = report_of(finished_run(tmp_path / "qlora-llama"))
+    page, _, markdown = report_of(finished_run(tmp_path / "qlora-llama"))
     ids = {attrs.get("id") for attrs in page.all("section")}
     expected = {"figures", "warnings", "scores", "slices", "training", "data", "samples", "load", "reproduce", "recipe"}
     assert ids == expected
-    for text in (page.text, markdown.replace("\\_", "_").replace("\\[", "[").replace("\\]", "]")):
+    for text in (page.text, plain(markdown)):
         assert "exact_match on held_out went from 0.021 to 0.864: better" in text
         assert "QLoRA, rank 16" in text
         assert "+58.13" in text and "p < 0.001" in text
@@ -256,14 +280,14 @@ def test_finished_run_shows_everything(tmp_path):
         assert "load_in_4bit: true" in text
     assert "at step 500" in page.text  # the best held-out loss is not the last
     assert "The first 200 of 240 samples" in page.text
-    no_number_that_is_none(page, html, markdown)
+    no_number_that_is_none(page, markdown)
 
 
 def test_page_is_one_file_and_accessible(tmp_path):
-    page, html, _ = report_of(finished_run(tmp_path / "run"))
+    page, source, _ = report_of(finished_run(tmp_path / "run"))
     for tag in ("script", "link", "img", "iframe"):
         assert all((attrs.get("src") or attrs.get("href") or "data:").startswith("data:") for attrs in page.all(tag))
-    assert not re.search(r"@import|url\(|https?://", re.sub(r"<pre.*?</pre>", "", html, flags=re.DOTALL))
+    assert not re.search(r"@import|url\(|https?://", re.sub(r"<pre.*?</pre>", "", source, flags=re.DOTALL))
     assert [attrs["lang"] for attrs in page.all("html")] == ["en"]
     assert len(page.all("h1")) == 1
     assert all(attrs.get("scope") for attrs in page.all("th"))
@@ -276,22 +300,23 @@ def test_page_is_one_file_and_accessible(tmp_path):
 
 
 def test_hostile_texts_stay_texts(tmp_path):
-    page, html, markdown = report_of(finished_run(tmp_path / HOSTILE.replace("/", "")[:40]))
+    page, source, markdown = report_of(finished_run(tmp_path / HOSTILE.replace("/", "")[:40]))
     assert len(page.all("script")) == 1
     assert not page.all("img")
-    assert html.count("alert(1)") and "<script>alert" not in html
+    assert source.count("alert(1)") and "<script>alert" not in source
     assert HOSTILE in page.text
-    assert "<script>" not in markdown and "<img" not in markdown
-    assert "{{ 7*7 }}" in html
+    outside_code = re.sub(r"(`+).*?\1", "", markdown, flags=re.DOTALL)
+    assert "<script>" not in outside_code and "<img" not in outside_code
+    assert "{{ 7*7 }}" in source
 
 
 def test_empty_folder(tmp_path):
-    page, html, markdown = report_of(tmp_path)
+    page, _, markdown = report_of(tmp_path)
     assert "Nothing says how this run ended." in page.text
     assert {attrs.get("id") for attrs in page.all("section")} == {"figures"}
-    no_number_that_is_none(page, html, markdown)
+    no_number_that_is_none(page, markdown)
     with pytest.raises(UserError, match="holds no run"):
-        command(tmp_path / "..." if False else _empty(tmp_path / "other"))
+        command(_empty(tmp_path / "other"))
     with pytest.raises(UserError, match="no such run folder"):
         command(tmp_path / "absent")
 
@@ -303,14 +328,14 @@ def _empty(folder: Path) -> Path:
 
 def test_interrupted_run(tmp_path, capsys):
     folder = interrupted_run(tmp_path / "run")
-    page, html, markdown = report_of(folder)
+    page, _, markdown = report_of(folder)
     for text in (page.text, markdown):
         assert "alignkit sft recipes/qlora_llama.yaml --resume" in text
         assert "interrupted" in text
         assert "1 line could not be read" in text
     assert "1 value not finite, first at step 100" in page.text
     assert "model.generate" not in page.text
-    no_number_that_is_none(page, html, markdown)
+    no_number_that_is_none(page, markdown)
     assert command(folder) == folder / "report.html"
     assert capsys.readouterr().out.strip() == str(folder / "report.html")
 
@@ -327,14 +352,18 @@ def test_running_run_is_not_called_died(tmp_path):
     assert ">died<" in report_of(run.path)[1]
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "state.json", "recipe.yaml", "metrics.jsonl", "evaluation/scores.json"])
-@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b'"text"', b"\xff\xfe\x00", b"null", b'{"data": 3, "result": []}'])
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "state.json", "recipe.yaml", "metrics.jsonl", "evaluation/scores.json"]
+)
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[1, 2]", b'"text"', b"\xff\xfe\x00", b"null", b'{"data": 3, "result": []}']
+)
 def test_no_file_breaks_the_report(tmp_path, name, content):
     folder = finished_run(tmp_path / "run")
     (folder / name).write_bytes(content)
-    page, html, markdown = report_of(folder)
+    page, _, markdown = report_of(folder)
     assert page.text and markdown
-    no_number_that_is_none(page, html, markdown)
+    no_number_that_is_none(page, markdown)
 
 
 def test_numbers_that_are_none_in_every_place(tmp_path):
@@ -349,7 +378,8 @@ def test_numbers_that_are_none_in_every_place(tmp_path):
 
     for path in (folder / "manifest.json", folder / "evaluation" / "scores.json"):
         path.write_text(json.dumps(spoil(json.loads(path.read_text()))), encoding="utf-8")
-    no_number_that_is_none(*report_of(folder))
+    page, _, markdown = report_of(folder)
+    no_number_that_is_none(page, markdown)
 
 
 def test_report_imports_nothing_heavy_and_is_quick(tmp_path):
@@ -365,14 +395,17 @@ def test_report_imports_nothing_heavy_and_is_quick(tmp_path):
 
 def test_a_long_log_stays_small(tmp_path):
     chance = random.Random(0)
-    lines = [{"step": i, "loss": 1 + chance.random(), "learning_rate": 1e-4, "grad_norm": chance.random()} for i in range(100_000)]
+    lines = [
+        {"step": i, "loss": 1 + chance.random(), "learning_rate": 1e-4, "grad_norm": chance.random()}
+        for i in range(100_000)
+    ]
     lines[50_000]["loss"] = 77.0
     write_lines(tmp_path / "metrics.jsonl", lines)
     start = time.perf_counter()
-    page, html, _ = report_of(tmp_path)
+    _, source, _ = report_of(tmp_path)
     assert time.perf_counter() - start < 20  # about 1 s; the limit is for busy machines
-    assert len(html) < 300_000
-    assert "greatest 77" in html
+    assert len(source) < 300_000
+    assert "greatest 77" in source
 
 
 def test_same_input_same_report(tmp_path):
@@ -402,11 +435,15 @@ def test_the_browser_has_nothing_to_complain_of(tmp_path):
     probe = path.with_name("probe.html")
     # A frame of 360 px, since headless windows do not get that narrow; the page is same-origin only as srcdoc.
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-    flags += ["--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}"]
+    flags += [
+        "--disable-background-networking",
+        "--disable-component-update",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
     flags += ["--enable-logging=stderr", "--v=0", "--virtual-time-budget=2000", "--dump-dom"]
-    html = path.read_text(encoding="utf-8").replace("&", "&amp;").replace('"', "&quot;")
+    source = html.escape(path.read_text(encoding="utf-8"))
     probe.write_text(
-        f'<iframe width=360 height=800 srcdoc="{html}" onload="document.title=this.contentDocument.documentElement.'
+        f'<iframe width=360 height=800 srcdoc="{source}" onload="document.title=this.contentDocument.documentElement.'
         "scrollWidth + ' ' + this.contentDocument.querySelector('output').textContent\"></iframe>",
         encoding="utf-8",
     )

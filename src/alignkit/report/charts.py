@@ -132,7 +132,7 @@ def line_chart(panel: Panel, small: bool = False) -> LineChart | None:
         x_range=(x.low, x.high),
         lost=[round(x.at(step), 2) for step in lost[:200]],
         description=_describe(panel),
-        label_width=max((len(tick.label) for tick in y_ticks), default=1),
+        label_width=max(5, *(len(tick.label) for tick in y_ticks)),  # five: the word under them
         summary=panel.series,
     )
 

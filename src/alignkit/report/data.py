@@ -133,7 +133,12 @@ def dig(mapping: Any, *keys: str) -> Any:
 def _state(run: Run, state: Mapping[str, Any]) -> str:
     """How the run ended; the file's word once it has ended (the report is written while its lock is still held)."""
     ended = state.get("state")
-    return ended if ended in ("finished", "failed", "interrupted") else run.state
+    if ended in ("finished", "failed", "interrupted"):
+        return str(ended)
+    try:
+        return run.state
+    except (AttributeError, ValueError):  # a state.json that is no JSON object
+        return "died"
 
 
 def _text(path: Path, notes: list[str]) -> str:

@@ -23,7 +23,7 @@ def markdown(head: Headline, sections: Sequence[Section], run_dir: Path) -> str:
     if head.kicker:
         parts.append(text(head.kicker))
     if head.base or head.result:
-        arrow = f" → `{head.result}`" if head.result else ""
+        arrow = f" → {span(head.result)}" if head.result else ""
         parts.append(f"{span(head.base or 'unknown')}{arrow}")
     parts.append(text(head.sentence))
     if head.error:
@@ -33,7 +33,7 @@ def markdown(head: Headline, sections: Sequence[Section], run_dir: Path) -> str:
     for section in sections:
         parts.append(f"## {text(section.title)}")
         parts += [written for block in section.blocks if (written := _block(block))]
-    parts.append(f"Made from the files in the run folder; `alignkit report {run_dir}` makes it again.")
+    parts.append(f"Made from the files in the run folder; {span(f'alignkit report {run_dir}')} makes it again.")
     return "\n\n".join(parts) + "\n"
 
 

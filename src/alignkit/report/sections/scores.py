@@ -141,11 +141,16 @@ def _sure(tuned: Score, baseline: Score | None) -> tuple[bool, str]:
 
 
 def _how_sure(rows: Sequence[Comparison]) -> str:
-    if any(row.tuned is not None and row.tuned.p_value is not None for row in rows):
+    compared = [row.tuned for row in rows if row.tuned is not None and row.difference is not None]
+    tested = [score.p_value is not None for score in compared]
+    apart = "the two intervals lie apart, which is stricter than a paired test"
+    if not compared:
+        return ""
+    if all(tested):
         return "A difference counts as one when p < 0.05 in a paired test on the same items."
-    if any(row.difference is not None for row in rows):
-        return "A difference counts as one when the two intervals lie apart, which is stricter than a paired test."
-    return ""
+    if any(tested):
+        return f"A difference counts as one when p < 0.05 in a paired test; where none was made, when {apart}."
+    return f"A difference counts as one when {apart}."
 
 
 def _signatures(rows: Sequence[Comparison]) -> list[str]:
