@@ -27,7 +27,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run `alignkit …` in a process of its own, in `tmp_path` by default, and return what it printed and its exit code."""
+    """Run `alignkit …` in a process of its own, in `tmp_path` by default; returns what it printed and its exit code."""
 
     def run(
         *words: object, cwd: Path | None = None, timeout: float = 300, **env: str

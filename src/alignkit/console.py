@@ -6,7 +6,6 @@ import contextlib
 import logging
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,13 +97,10 @@ def logged_to(path: Path) -> Iterator[Warnings]:
     root.handlers[:] = [file, collected]
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
-    shown, filters = warnings.showwarning, warnings.filters[:]
     try:
         yield collected
     finally:
         logging.captureWarnings(False)
-        warnings.showwarning = shown
-        warnings.filters[:] = filters
         root.level, root.handlers[:] = before
         file.close()
 

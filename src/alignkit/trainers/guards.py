@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.utils.data import Sampler
@@ -20,8 +20,6 @@ from alignkit.trainers.sampling import LengthGroupedOrder
 # Columns that travel in a batch beside the model's inputs. They are taken out before the model sees the batch.
 EXAMPLE_IDS = "example_id"
 TOKENS = "alignkit_tokens"
-
-_Base = Trainer if TYPE_CHECKING else object
 
 
 class Tagged:
@@ -45,9 +43,10 @@ def _ids(value: Any) -> str:
     return ", ".join(value) if isinstance(value, list) else str(value)
 
 
-class Guards(_Base):
-    """Mixed in before a Trainer class by `guarded`."""
+class Guards(Trainer):
+    """Mixed in before a subclass of Trainer by `guarded`: `super()` here is that subclass."""
 
+    data_collator: Any
     tokens_seen: int = 0
     _micro_losses: list[torch.Tensor]
     _micro_ids: list[list[str]]
@@ -88,7 +87,7 @@ class Guards(_Base):
         last = newest_checkpoint(Path(self.args.output_dir))
         raise RunFailed(
             f"{what} at step {self.state.global_step + 1} (examples: {shown or 'unknown'}); "
-            f"last good checkpoint: {last or 'none yet'}; try a lower training.learning_rate, and look at these examples"
+            f"last good checkpoint: {last or 'none yet'}; look at these examples, or lower training.learning_rate"
         )
 
     # ------------------------------------------------------------------ order
