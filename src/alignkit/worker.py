@@ -143,13 +143,14 @@ def _memory_told(stage: Stage) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "not enough memory" not in str(error):
             raise
-        arguments: Any = stage.arguments
         total, trainable = count_parameters(stage.model)
+        arguments: Any = stage.arguments
+        rows, length = arguments.per_device_train_batch_size, getattr(arguments, "max_length", None) or "?"
         raise RunFailed(
-            f"out of memory on {stage.precision.device}: {total / 1e6:,.0f}M parameters, {trainable / 1e6:,.0f}M "
-            f"trained, {arguments.per_device_train_batch_size} × up to {getattr(arguments, 'max_length', None) or '?'} tokens at "
-            "once; try a smaller training.per_device_train_batch_size (with training.global_batch_size the result stays "
-            "the same), training.gradient_checkpointing: true, a shorter training.max_length, an adapter, or quantization"
+            f"out of memory on {stage.precision.device}, with {total / 1e6:,.0f}M parameters ({trainable / 1e6:,.0f}M "
+            f"trained) and {rows} × up to {length} tokens at once; try a smaller training.per_device_train_batch_size "
+            "(with training.global_batch_size the result stays the same), training.gradient_checkpointing: true, "
+            "a shorter training.max_length, an adapter, or quantization"
         ) from error
 
 
