@@ -14,7 +14,7 @@ from alignkit.metrics.names import did_you_mean
 _SIGN = r"(?:(?<![\w.)\]])[-−+]\s?)?"
 _DIGITS = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+)(?:[eE][-+]?\d+)?"
 _NUMBER = re.compile(rf"{_SIGN}(?:[$€£¥₹]\s?)?(?:(?<=[$€£¥₹])[-−])?{_DIGITS}")
-_ANSWER_IS = re.compile(r"(?:final\s+)?answer(?:\s+is|\s*[:=])\s*:?\s*(.*)", re.IGNORECASE)
+_ANSWER_IS = re.compile(r"\banswer(?:\s+is|\s*[:=])[\s:*_]*", re.IGNORECASE)
 _FRACTION = re.compile(r"([-−+]?)\s*\\[dt]?frac\s*\{\s*([\d.,]+)\s*\}\s*\{\s*([\d.,]+)\s*\}")
 _SLASHED = re.compile(r"([-−+]?\s*[\d.,]+)\s*/\s*([\d.,]+)")
 _DRESSING = re.compile(r"\\text\{[^}]*\}|\\(?:left|right|!|,|;|\s)|[$€£¥₹%]|\\%")
@@ -63,10 +63,11 @@ def after(marker: str, text: str) -> str:
 
 def the_answer_is(text: str) -> str:
     """What follows the last "the answer is" or "answer:", to the end of its sentence, without Markdown; or ""."""
-    matches = _ANSWER_IS.findall(text)
+    matches = list(_ANSWER_IS.finditer(text))
     if not matches:
         return ""
-    sentence = re.split(r"(?<!\d)\.(?:\s|$)|\.$|\.\s(?=[A-Z])", matches[-1].strip(), maxsplit=1)[0]
+    line = text[matches[-1].end() :].split("\n")[0]
+    sentence = re.split(r"\.(?:\s|$)", line.strip(), maxsplit=1)[0]
     return sentence.strip().strip("*_`\"'").strip().rstrip(".")
 
 

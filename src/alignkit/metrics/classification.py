@@ -16,7 +16,7 @@ VERSION = "version:alignkit-1"
 def accuracy(predictions: Sequence[Hashable], references: Sequence[Hashable]) -> Measurement:
     """The share of equal labels."""
     right = [said == expected for said, expected in zip(predictions, references, strict=True)]
-    return mean_of("accuracy", np.array(right), VERSION)
+    return mean_of("accuracy", np.array(right), VERSION, right_or_wrong=True)
 
 
 def _encode(*columns: Sequence[Hashable]) -> tuple[list[Hashable], list[np.ndarray]]:

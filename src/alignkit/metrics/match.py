@@ -66,7 +66,7 @@ def exact_match(
         letter for letter, given in (("c", ignore_case), ("p", ignore_punctuation), ("a", ignore_articles)) if given
     )
     signature = f"answer:{answer or 'whole'}|ignore:{ignored or 'none'}|version:alignkit-1"
-    return mean_of("exact_match", np.array(scores), signature, empty=count_empty(predictions))
+    return mean_of("exact_match", np.array(scores), signature, empty=count_empty(predictions), right_or_wrong=True)
 
 
 def numeric_match(
@@ -92,7 +92,7 @@ def numeric_match(
         for prediction, choices in zip(predictions, references, strict=True)
     ]
     signature = f"answer:{answer}|tolerance:{tolerance:g}|version:alignkit-1"
-    return mean_of("numeric_match", np.array(scores), signature, empty=count_empty(predictions))
+    return mean_of("numeric_match", np.array(scores), signature, empty=count_empty(predictions), right_or_wrong=True)
 
 
 def _value(answer: str) -> Fraction | None:

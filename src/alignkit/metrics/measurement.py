@@ -79,10 +79,19 @@ def mean_formula(sums: np.ndarray) -> np.ndarray:
 
 
 def mean_of(
-    name: str, scores: np.ndarray, signature: str, *, higher_is_better: bool = True, empty: int = 0
+    name: str,
+    scores: np.ndarray,
+    signature: str,
+    *,
+    higher_is_better: bool = True,
+    empty: int = 0,
+    right_or_wrong: bool = False,
 ) -> Measurement:
-    """The measurement of a metric that is the mean of its items' scores, shape (items,)."""
+    """The measurement of a metric that is the mean of its items' scores, shape (items,).
+
+    `right_or_wrong` says that a score is 0 or 1 by the metric's nature (ties of 0.5 may still occur).
+    """
     scores = np.asarray(scores, dtype=float)
     statistics = np.stack([scores, np.ones_like(scores)], axis=1)
-    is_proportion = bool(np.isin(scores, (0.0, 1.0)).all())
+    is_proportion = right_or_wrong and bool(np.isin(scores, (0.0, 1.0)).all())
     return Measurement(name, signature, higher_is_better, statistics, mean_formula, empty, is_proportion)

@@ -101,14 +101,17 @@ def _run_workers(
             errors.append(error)
 
     threads = [threading.Thread(target=serve, args=(worker,), daemon=True) for worker in workers]
+    for thread in threads:
+        thread.start()
     try:
-        for thread in threads:
-            thread.start()
         for thread in threads:
             thread.join()
     finally:
         for worker in workers:
             worker.kill()
+        for thread in threads:
+            thread.join()
+        for worker in workers:
             worker.communicate()
     if errors:
         raise errors[0]

@@ -25,4 +25,6 @@ def pass_at_k(correct: Sequence[Sequence[bool]], k: int) -> Measurement:
         raise UserError(Problem(message, field="metrics", hint="raise generation.num_return_sequences"))
     scores = [estimate(len(flags), sum(map(bool, flags)), k) for flags in correct]
     drawn = counts[0] if len(set(counts)) == 1 else "var"
-    return mean_of(f"pass@{k}", np.array(scores), f"k:{k}|samples:{drawn}|version:alignkit-1")
+    return mean_of(
+        f"pass@{k}", np.array(scores), f"k:{k}|samples:{drawn}|version:alignkit-1", right_or_wrong=drawn == 1
+    )

@@ -16,12 +16,16 @@ STEPS = 30
 def preference_accuracy(chosen: Sequence[float], rejected: Sequence[float]) -> Measurement:
     """The share of pairs in which the chosen answer has the higher reward; a tie counts half."""
     margin = np.asarray(chosen, dtype=float) - np.asarray(rejected, dtype=float)
-    return mean_of("preference_accuracy", (np.sign(margin) + 1) / 2, "ties:half|version:alignkit-1")
+    return mean_of(
+        "preference_accuracy", (np.sign(margin) + 1) / 2, "ties:half|version:alignkit-1", right_or_wrong=True
+    )
 
 
 def win_rate(preferences: Sequence[float]) -> Measurement:
     """The mean preference of a judge: 1 the model wins, 0 the baseline wins, 0.5 a tie (or any share between)."""
-    return mean_of("win_rate", np.asarray(preferences, dtype=float), "ties:half|version:alignkit-1")
+    return mean_of(
+        "win_rate", np.asarray(preferences, dtype=float), "ties:half|version:alignkit-1", right_or_wrong=True
+    )
 
 
 @dataclass(frozen=True)
