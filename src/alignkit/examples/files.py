@@ -175,6 +175,8 @@ def _data_files(folder: Path) -> list[Path]:
 def split_of(path: Path) -> str | None:
     """The split that a relative path names, as `datasets` reads it: `train.jsonl`, `test/a.jsonl`,
     `data/train_sft-00000-of-00003.parquet`; None where it names none."""
+    if path.suffix == ".arrow":  # a saved dataset: data-00000-of-00001.arrow, in a folder named for its split if any
+        return path.parent.name or None
     shard = SHARD.match(path.name)
     if shard:
         return SPLIT_WORDS.get(shard[1], shard[1])

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from alignkit.examples.types import did_you_mean
+from alignkit.examples.types import closest, did_you_mean
 
 Message = dict[str, Any]
 
@@ -108,14 +108,16 @@ def _message(item: Any, number: int, column: str, sharegpt: bool) -> Message:
         sharegpt = True
         item = {{"from": "role", "value": "content"}.get(key, key): value for key, value in item.items()}
     if "role" not in item:
-        hint = did_you_mean("role", item)
+        slip = closest("role", item)
+        hint = f"rename {slip} to role" if slip else None
         raise BadRow(f"{where} has no role, only {', '.join(map(str, item)) or 'nothing'}", column, hint)
     role = _role(item["role"], where, column, sharegpt)
     message = {**item, "role": role}
     if item["role"] == "function_call":
         message["content"], message["tool_calls"] = "", _function_call(item.get("content"), where, column)
     elif "content" not in item and "tool_calls" not in item:
-        raise BadRow(f"{where} has no content", column, did_you_mean("content", set(item) - {"role"}))
+        slip = closest("content", set(item) - {"role"})
+        raise BadRow(f"{where} has no content", column, f"rename {slip} to content" if slip else None)
     else:
         message["content"] = _content(item.get("content"), where, column)
     if not isinstance(message.get("tool_calls", []), list):

@@ -47,7 +47,13 @@ class Dropped:
     row: Row | None = None
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """`did you mean X?` for the known word closest to `word`, or None when none is close."""
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that `word` may be a slip of, or None when none is close."""
     close = get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else None
+    return close[0] if close else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """`did you mean X?`, or None."""
+    close = closest(word, known)
+    return f"did you mean {close}?" if close else None

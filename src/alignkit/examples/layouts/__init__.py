@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import Problem, UserError
@@ -52,18 +51,14 @@ def recognise(rows: Sequence[Row], source: Source, shapes: Sequence[str]) -> Lay
     if source.layout is not None:
         found = _forced(source, sample, columns, shapes)
     else:
-        fitting = [layout for layout in LAYOUTS if layout.shape in shapes and layout.fits(sample)]
+        fitting = [layout for layout in LAYOUTS if layout.shape in shapes and layout.fit(sample) is not None]
         using = [layout for layout in fitting if all(layout.uses(word) for word in source.columns)]
         if not fitting:
             raise UserError(_unknown(rows[0].origin, sample, columns, source, shapes))
         if not using:
             raise UserError(_unused(fitting[0], source))
         found = min(using, key=lambda layout: (layout.rank, shapes.index(layout.shape)))
-    return _bound(found, source)
-
-
-def _bound(layout: Layout, source: Source) -> Layout:
-    return replace(layout, rename=dict(source.columns))
+    return found.bound(source.columns, found.fit(sample) or {})
 
 
 def _check_columns(source: Source, columns: Data) -> None:
@@ -84,10 +79,11 @@ def _forced(source: Source, sample: Data, columns: Data, shapes: Sequence[str]) 
         message = f"{name} gives {layout.shape} data, but this needs {' or '.join(shapes)}"
         raise UserError(Problem(message, field="layout"))
     missing = [word for word in layout.required if word not in sample]
-    if missing:
-        message = f"{name} needs {', '.join(layout.required)}; columns found: {', '.join(columns)}"
+    if layout.fit(sample) is None and (missing or not layout.required):
+        needs = ", ".join(layout.required) or layout.description.partition(":")[0].replace("`", "")
+        message = f"{name} needs {needs}; columns found: {', '.join(columns)}"
         hint = "map them: columns: {" + ", ".join(f"{word}: …" for word in missing) + "}"
-        raise UserError(Problem(message, field="layout", hint=hint))
+        raise UserError(Problem(message, field="layout", hint=hint if missing else None))
     unused = [word for word in source.columns if not layout.uses(word)]
     if unused:
         raise UserError(_unused(layout, source))
@@ -104,7 +100,11 @@ def _unused(layout: Layout, source: Source) -> Problem:
 def _unknown(origin: str, sample: Data, columns: Data, source: Source, shapes: Sequence[str]) -> Problem:
     wanted = "; ".join(f"{shape} ({WANTED[shape]})" for shape in shapes)
     message = f"columns {', '.join(columns)} of {origin} fit no shape that this takes: {wanted}"
-    others = (layout for layout in LAYOUTS if layout.shape not in shapes and layout.rank < 2 and layout.fits(sample))
+    others = (
+        layout
+        for layout in LAYOUTS
+        if layout.shape not in shapes and layout.rank < 2 and layout.fit(sample) is not None
+    )
     other = next(others, None)
     words = {word for layout in LAYOUTS if layout.shape in shapes and layout.rank == 0 for word in layout.required}
     close = {word: column for word in words - set(sample) for column in columns if did_you_mean(word, [column])}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from alignkit.errors import Problem, UserError
@@ -40,26 +40,43 @@ class Layout:
     required: tuple[str, ...]
     build: Build
     optional: tuple[str, ...] = ()
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # a required word: names it also goes by
     rank: int = 1
     plain: bool = False
     when: Callable[[Data], bool] = lambda _: True
     rename: Mapping[str, str] = field(default_factory=dict)  # our word: theirs, of the source at hand
 
-    def fits(self, sample: Data) -> bool:
-        """Whether a sample (our words -> the first value seen) has this layout's columns."""
-        return all(word in sample for word in self.required) and self.when(sample)
+    def fit(self, sample: Data) -> dict[str, str] | None:
+        """The aliases under which a sample (our words -> the first value seen) has this layout's columns, {} where
+        it has the words themselves; None where it has not all of them."""
+        found: dict[str, str] = {}
+        for word in self.required:
+            if word not in sample:
+                alias = next((alias for alias in self.aliases.get(word, ()) if alias in sample), None)
+                if alias is None:
+                    return None
+                found[word] = alias
+        return found if self.when(renamed(sample, found)) else None
+
+    def bound(self, columns: Mapping[str, str], aliases: Mapping[str, str]) -> Layout:
+        """This layout for a source that maps `columns`, where `aliases` stand for some words."""
+        known_as = {word: columns.get(alias, alias) for word, alias in aliases.items()}
+        kept = {ours: theirs for ours, theirs in columns.items() if ours not in aliases.values()}
+        return replace(self, rename={**kept, **known_as})
 
     def uses(self, word: str) -> bool:
         """Whether a column under this (our) word would be read."""
-        return self.shape == "prompt_only" or word in (*self.required, *self.optional, *CARRIED)
+        others = (alias for aliases in self.aliases.values() for alias in aliases)
+        return self.shape == "prompt_only" or word in (*self.required, *self.optional, *others, *CARRIED)
 
     def convert(self, row: Row) -> Iterator[Example | Dropped]:
         """The examples of one row: usually one; several where a row holds several. Raises UserError (file, line)."""
         try:
             data = renamed(row.data, self.rename)
-            if not any(word in data for word in self.required):
+            words = self.required or self.optional
+            if not any(word in data for word in words):
                 have = ", ".join(map(str, data)) or "none"
-                raise BadRow(f"a row without {' or '.join(self.required)}, unlike those before it; its columns: {have}")
+                raise BadRow(f"a row without {' or '.join(words)}, unlike those before it; its columns: {have}")
             made = self.build(data)
         except Skip as skip:
             yield Dropped(row.id, skip.reason, row)

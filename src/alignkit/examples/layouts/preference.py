@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -105,8 +105,8 @@ def _split_texts(chosen: str, rejected: str, extra: Data) -> Data:
 
 
 def _implicit(data: Data) -> list[Data]:
-    chosen = chat_in_full(data, "chosen")
-    rejected = chat_in_full(data, "rejected")
+    chosen = _whole_chat(data, "chosen")
+    rejected = _whole_chat(data, "rejected")
     if isinstance(chosen, str) and isinstance(rejected, str):
         return [_split_texts(chosen, rejected, _extra(data))]
     if isinstance(chosen, str) or isinstance(rejected, str):
@@ -114,7 +114,7 @@ def _implicit(data: Data) -> list[Data]:
     return [_split_chats(chosen, rejected, _extra(data))]
 
 
-def chat_in_full(data: Data, word: str) -> Answer:
+def _whole_chat(data: Data, word: str) -> Answer:
     """An answer column: messages, a transcript as messages, or text. Blank turns are for the caller to judge."""
     value = data.get(word)
     if is_messages(value):
@@ -151,17 +151,12 @@ def _chat_preference(data: Data) -> Data:
     return _pair(prompt, chosen, rejected, _extra(data))
 
 
-def _asked(ask: str) -> Callable[[Data], list[Data]]:
-    """A question under another name, and two answers."""
-
-    def build(data: Data) -> list[Data]:
-        if is_messages(data.get("chosen")) and is_messages(data.get("rejected")):
-            return [_chat_preference({**data, "prompt": data.get(ask)})]
-        prompt = [*opening(data), user(text_in(data, ask, "empty prompt"))]
-        chosen, rejected = (text_in(data, word, "empty answer") for word in ("chosen", "rejected"))
-        return [_pair(prompt, [assistant(chosen)], [assistant(rejected)], _extra(data))]
-
-    return build
+def _asked(data: Data) -> list[Data]:
+    if is_messages(data.get("chosen")) and is_messages(data.get("rejected")):
+        return [_chat_preference({**data, "prompt": data.get("question")})]
+    prompt = [*opening(data), user(text_in(data, "question", "empty prompt"))]
+    chosen, rejected = (text_in(data, word, "empty answer") for word in ("chosen", "rejected"))
+    return [_pair(prompt, [assistant(chosen)], [assistant(rejected)], _extra(data))]
 
 
 def _stack_exchange(data: Data) -> list[Data]:
@@ -194,61 +189,70 @@ def _first(data: Data, words: tuple[str, ...]) -> str | None:
     return next((word for word in words if data.get(word) is not None), None)
 
 
-def _graded(data: Data) -> tuple[str, list[tuple[str, float | None]]]:
-    """The column of answers and its (answer, grade) list, a higher grade being better; None: without a grade."""
+@dataclass(frozen=True)
+class _Graded:
+    """An answer and its grade, a higher one being better: a score, or a rank with its sign turned."""
+
+    answer: str
+    grade: float | None
+    is_score: bool
+
+
+def _graded(data: Data) -> list[_Graded]:
     column = _first(data, LISTS)
     if column is None:
         raise Skip("empty answer")
     items = as_list(data[column], column)
-    score, rank = _first(data, SCORES), _first(data, RANKS)
-    grades: list[Any] = [None] * len(items)
-    if score or rank:
-        grades = as_list(data[score or rank or ""], score or rank or "")
-        if len(grades) != len(items):
-            raise BadRow(f"{len(grades)} values for {len(items)} answers", score or rank)
-    graded = []
-    for item, grade in zip(items, grades, strict=True):
-        down = score is None and rank is not None  # a rank: 1 is best
-        if isinstance(item, dict):
-            found = _first(item, ("score", "rating", "overall_score", "rank")) if grade is None else None
-            if found is not None:
-                grade, down = item[found], found == "rank"
-            item = item.get(_first(item, ("response", "answer", "text", "content", "completion")) or "")
-        if not isinstance(item, str):
-            raise BadRow(f"holds {kind_of(item)} where an answer's text must be", column)
-        value = None if grade is None or grade == "" else _number(grade, score or rank or column)
-        graded.append((item, -value if value is not None and down else value))
-    return column, graded
+    beside = _first(data, SCORES) or _first(data, RANKS)
+    grades = as_list(data[beside], beside) if beside else [None] * len(items)
+    if len(grades) != len(items):
+        raise BadRow(f"{len(grades)} values for {len(items)} answers", beside)
+    graded = [_grade(item, grade, column, beside) for item, grade in zip(items, grades, strict=True)]
+    if len(graded) > 1 and all(item.grade is None for item in graded):
+        raise BadRow("no scores, ratings or ranks say which of the answers is better", column)
+    return graded
+
+
+def _grade(item: Any, grade: Any, column: str, beside: str | None) -> _Graded:
+    """One answer: a text with its grade beside the list, or an object that holds both."""
+    named = beside
+    if isinstance(item, dict):
+        if beside is None:
+            named = _first(item, ("score", "rating", "overall_score", "rank"))
+            grade = item[named] if named else None
+        item = item.get(_first(item, ("response", "answer", "text", "content", "completion")) or "")
+    if not isinstance(item, str):
+        raise BadRow(f"holds {kind_of(item)} where an answer's text must be", column)
+    is_score = named not in (*RANKS, "rank")
+    value = None if grade is None or grade == "" else _number(grade, beside or column)
+    return _Graded(item, value if value is None or is_score else -value, is_score)
 
 
 def _ranked(data: Data) -> list[Data | Skip]:
     """All pairs of answers with different grades."""
-    asked = text_in(data, _first(data, ("prompt", *ASKED)) or "prompt", "empty prompt")
-    prompt: Answer = [*opening(data), user(asked)]
-    column, graded = _graded(data)
-    if len(graded) > 1 and all(grade is None for _, grade in graded):
-        raise BadRow("no scores, ratings or ranks say which of the answers is better", column)
+    prompt = [*opening(data), user(text_in(data, _first(data, ("prompt", *ASKED)) or "prompt", "empty prompt"))]
     made: list[Data | Skip] = []
-    rated = _first(data, RANKS) is None or _first(data, SCORES) is not None
-    for (one, first), (other, second) in combinations(graded, 2):
-        if first is None or second is None:
-            made.append(Skip("no grade"))
-            continue
-        if first == second:
-            made.append(Skip("equal grades"))
-            continue
-        (chosen, high), (rejected, low) = sorted(((one, first), (other, second)), key=lambda pair: -pair[1])
-        extra = {**carried(data), **({"score_chosen": high, "score_rejected": low} if rated and low >= 0 else {})}
-        if not (chosen.strip() and rejected.strip()):
-            made.append(Skip("empty answer"))
-            continue
+    for one, other in combinations(_graded(data), 2):
         try:
-            made.append(_pair(prompt, [assistant(chosen)], [assistant(rejected)], extra))
+            made.append(_compared(prompt, one, other, carried(data)))
         except Skip as skip:
             made.append(skip)
     if not made:
         raise Skip("fewer than two answers")
     return made
+
+
+def _compared(prompt: list[Message], one: _Graded, other: _Graded, extra: Data) -> Data:
+    if one.grade is None or other.grade is None:
+        raise Skip("no grade")
+    if one.grade == other.grade:
+        raise Skip("equal grades")
+    if not (one.answer.strip() and other.answer.strip()):
+        raise Skip("empty answer")
+    better, worse = (one, other) if one.grade > other.grade else (other, one)
+    if better.is_score:
+        extra = {**extra, "score_chosen": better.grade, "score_rejected": worse.grade}
+    return _pair(prompt, [assistant(better.answer)], [assistant(worse.answer)], extra)
 
 
 def _is_graded(sample: Data) -> bool:
@@ -270,17 +274,15 @@ LAYOUTS = (
         NUMBERS,
         rank=0,
     ),
-    *(
-        Layout(
-            f"{ask}_preference",
-            "preference",
-            f"`{ask}` as the user's turn, two answers",
-            (ask, "chosen", "rejected"),
-            _asked(ask),
-            (*OPENING, *NUMBERS),
-            plain=True,
-        )
-        for ask in ASKED
+    Layout(
+        "question_preference",
+        "preference",
+        "a question as the user's turn, and two answers",
+        ("question", "chosen", "rejected"),
+        _asked,
+        (*OPENING, *NUMBERS),
+        {"question": ASKED[1:]},
+        plain=True,
     ),
     Layout(
         "implicit_preference",

@@ -30,12 +30,9 @@ def _prompt(data: Data) -> list[Data]:
     return [{"prompt": prompt, **_others(data, "prompt")}]
 
 
-def _asked(word: str) -> Callable[[Data], list[Data]]:
-    def build(data: Data) -> list[Data]:
-        prompt = [*opening(data), user(text_in(data, word, "empty prompt"))]
-        return [{"prompt": prompt, **_others(data, "prompt", word, *OPENING)}]
-
-    return build
+def _asked(data: Data) -> list[Data]:
+    prompt = [*opening(data), user(text_in(data, "question", "empty prompt"))]
+    return [{"prompt": prompt, **_others(data, "prompt", "question", *OPENING)}]
 
 
 def _instruction(data: Data) -> list[Data]:
@@ -73,17 +70,15 @@ LAYOUTS = (
         _prompt,
         rank=0,
     ),
-    *(
-        Layout(
-            f"{word}_prompt",
-            "prompt_only",
-            f"`{word}` as the user's turn",
-            (word,),
-            _asked(word),
-            OPENING,
-            plain=True,
-        )
-        for word in ("question", "query", "problem")
+    Layout(
+        "question_prompt",
+        "prompt_only",
+        "a question as the user's turn",
+        ("question",),
+        _asked,
+        OPENING,
+        {"question": ("query", "problem")},
+        plain=True,
     ),
     Layout(
         "instruction_prompt",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from alignkit.examples.layouts.base import (
     OPENING,
@@ -26,18 +26,6 @@ from alignkit.examples.messages import (
     kind_of,
     read_messages,
     split_transcript,
-)
-
-# Questions and answers under the names people give them.
-PAIRS = (
-    ("question", "answer"),
-    ("question", "response"),
-    ("query", "response"),
-    ("query", "answer"),
-    ("instruction", "response"),
-    ("problem", "solution"),
-    ("prompt", "response"),
-    ("input", "output"),
 )
 
 
@@ -102,7 +90,7 @@ def _self_instruct(data: Data) -> list[Data | Skip]:
     return made
 
 
-def _question(ask: str, tell: str) -> Layout:
+def _question(ask: str, tell: str, aliases: Mapping[str, tuple[str, ...]] | None = None) -> Layout:
     def build(data: Data) -> list[Data]:
         asked, said = text_in(data, ask, "empty prompt"), text_in(data, tell, "empty answer")
         return [_pair([*opening(data), user(asked)], [assistant(said)], data)]
@@ -113,6 +101,7 @@ def _question(ask: str, tell: str) -> Layout:
         description=f"`{ask}` as the user's turn, `{tell}` as the assistant's",
         required=(ask, tell),
         optional=OPENING,
+        aliases=aliases or {},
         build=build,
         plain=True,
     )
@@ -178,6 +167,10 @@ LAYOUTS = (
         OPENING,
         plain=True,
     ),
-    *(_question(ask, tell) for ask, tell in PAIRS),
+    _question("problem", "solution"),  # before question_answer: such data also have the bare result as `answer`
+    _question("question", "answer", {"question": ("query", "problem"), "answer": ("response",)}),
+    _question("instruction", "response"),
+    _question("prompt", "response"),
+    _question("input", "output"),
     Layout("text", "language_modeling", "plain text, learned as it stands", ("text",), _text, rank=2),
 )
