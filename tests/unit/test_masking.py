@@ -350,6 +350,10 @@ def test_without_a_template_chats_are_refused_and_pairs_become_text() -> None:
     made = tokenizer()
     (dropped,) = Renderer(made).render([chat(*TURNS)])
     assert dropped.reason == "the tokenizer has no chat template"
+    data = {"prompt": [{"role": "user", "content": "hi"}], "completion": [{"role": "assistant", "content": "yes"}]}
+    pair = Example("rows.jsonl:1", data, Row("rows.jsonl", 1, 1, data), plain=True)
+    assert learned(made, pair) == "<s>hi\n\n⟦yes</s>⟧"
+    assert isinstance(Renderer(made).render([example(data)])[0], Dropped)
 
 
 def test_bytes_and_accents_at_a_span_edge() -> None:

@@ -92,8 +92,8 @@ def _whole(lengths: np.ndarray) -> np.ndarray:
 
 def _split(lengths: np.ndarray, max_length: int) -> np.ndarray:
     lengths = np.asarray(lengths, dtype=np.int64)
-    counts = -(-lengths // max_length)
-    examples = np.repeat(np.arange(len(lengths)), counts)
+    counts: np.ndarray = -(-lengths // max_length)
+    examples: np.ndarray = np.repeat(np.arange(len(lengths)), counts)
     starts = (np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)) * max_length
     return np.stack([examples, starts, np.minimum(starts + max_length, lengths[examples])], axis=1)
 
@@ -102,7 +102,7 @@ def _wrap(lengths: np.ndarray, max_length: int) -> Composition:
     ends = np.cumsum(np.asarray(lengths, dtype=np.int64))
     total = int(ends[-1]) if len(ends) else 0
     cuts = np.unique(np.concatenate([ends - lengths, np.arange(0, total, max_length)]))
-    stops = np.append(cuts[1:], total)
+    stops: np.ndarray = np.append(cuts[1:], total)
     examples = np.searchsorted(ends, cuts, side="right")
     starts = ends[examples] - lengths[examples]
     pieces = np.stack([examples, cuts - starts, stops - starts], axis=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alignkit.data.templates import CannotRender, Chat, ChatTemplate, MaskingInfo, Span, adds_bos
-from alignkit.examples.types import Dropped, Example
+from alignkit.data.templates import CannotRender, Chat, ChatTemplate, MaskingInfo, Span, adds_bos, common_prefix
+from alignkit.examples import Dropped, Example, plain_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,7 +21,7 @@ IGNORED = -100
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """One example as the model sees it: `input_ids` and `labels`, (T,) int32 each; labels are -100 where not learned."""
+    """One example as the model sees it: `input_ids` and `labels`, (T,) int32 each; labels are -100 if not learned."""
 
     id: str
     input_ids: np.ndarray
@@ -60,9 +59,6 @@ class Renderer:
             return None
         return ChatTemplate(self.tokenizer, self.loss_on or "assistant")
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "chat"}
-
     def info(self) -> MaskingInfo:
         """How the examples rendered so far were masked. Without chats: the stop token is EOS, put after each text."""
         if (chat := self.__dict__.get("chat")) is not None:
@@ -86,14 +82,17 @@ class Renderer:
         ]
 
     def _plan(self, example: Example) -> _Plan:
-        data = example.data
+        data: Mapping[str, Any] = example.data
         if "text" in data:
             if not data["text"]:
                 raise CannotRender("empty text")
             return _Plan(data["text"], [(0, len(data["text"]))], True, True)
+        if _is_pair(data):
+            return self._plan_pair(data["prompt"], data["completion"])
         if self.chat is None:
-            data = _plain(data)
-        if isinstance(data.get("prompt"), str) and isinstance(data.get("completion"), str):
+            if not example.plain:
+                raise CannotRender(NO_TEMPLATE)
+            data = plain_text(dict(data))
             return self._plan_pair(data["prompt"], data["completion"])
         return self._plan_chat(data)
 
@@ -151,8 +150,9 @@ class Renderer:
         """For tokenizers without offsets: the tokens that the text before the span, and through it, does not share."""
 
         def shared(end: int) -> tuple[int, int]:
-            before = self.tokenizer(plan.text[:end], add_special_tokens=plan.special_tokens, verbose=False)["input_ids"]
-            return len(os.path.commonprefix([before, ids])), len(before)
+            kept = plan.text[:end]
+            before = self.tokenizer(kept, add_special_tokens=plan.special_tokens, verbose=False)["input_ids"]
+            return common_prefix(before, ids), len(before)
 
         if span[1] == len(plan.text):
             last = len(ids)
@@ -164,7 +164,7 @@ class Renderer:
     def _finish(self, example: Example, plan: _Plan, ids: list[int], spans: list[Span]) -> Rendered | Dropped:
         """Labels from spans; EOS and BOS settled; cut to `max_length`."""
         tokens = np.array(ids, dtype=np.int32)
-        labels = np.full(len(tokens), IGNORED, dtype=np.int32)
+        labels: np.ndarray = np.full(len(tokens), IGNORED, dtype=np.int32)
         for first, last in spans:
             labels[first:last] = tokens[first:last]
         eos, bos = self.tokenizer.eos_token_id, self.tokenizer.bos_token_id
@@ -186,17 +186,8 @@ class Renderer:
         return Rendered(example.id, tokens, labels, truncated)
 
 
-def _plain(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A question and its answer as plain text, for a tokenizer without a chat template: `question\\nanswer`."""
-    prompt, completion = data.get("prompt"), data.get("completion")
-    if isinstance(prompt, list) and isinstance(completion, list) and len(completion) == 1:
-        roles = [message["role"] for message in prompt]
-        if roles in (["user"], ["system", "user"]) and completion[0]["role"] == "assistant":
-            contents = [message["content"] for message in prompt]
-            return {"prompt": "\n\n".join(contents) + "\n", "completion": completion[0]["content"]}
-    if not isinstance(prompt, str) or not isinstance(completion, str):
-        raise CannotRender(NO_TEMPLATE)
-    return data
+def _is_pair(data: Mapping[str, Any]) -> bool:
+    return isinstance(data.get("prompt"), str) and isinstance(data.get("completion"), str)
 
 
 def _tokens_of(encoding: Any, span: Span, length: int) -> Span:

@@ -56,8 +56,7 @@ class TokenStore:
         """All tokens and all labels, (T,) int32 each, mapped from disk."""
         if not len(self):
             return np.zeros(0, np.int32), np.zeros(0, np.int32)
-        ids, labels = (np.memmap(path, dtype=np.int32, mode="r") for path in self.paths)
-        return ids, labels
+        return np.memmap(self.paths[0], dtype=np.int32, mode="r"), np.memmap(self.paths[1], dtype=np.int32, mode="r")
 
     def remove(self) -> None:
         for path in self.paths:

@@ -13,7 +13,6 @@ A turn's stop token (`<|im_end|>`, `<|eot_id|>`, `</s>` …) belongs to it; what
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Message = Mapping[str, Any]
+Kwargs = Mapping[str, Any] | None
 Span = tuple[int, int]  # characters [start, end) of a rendered chat
 How = Literal["markers", "training_template", "prefix", "none"]
 
@@ -104,7 +104,7 @@ class ChatTemplate:
         self,
         messages: Sequence[Message],
         tools: Any = None,
-        kwargs: Mapping[str, Any] | None = None,
+        kwargs: Kwargs = None,
         *,
         generation_prompt: bool = False,
     ) -> str:
@@ -117,7 +117,7 @@ class ChatTemplate:
         template: str,
         messages: Sequence[Message],
         tools: Any = None,
-        kwargs: Mapping[str, Any] | None = None,
+        kwargs: Kwargs = None,
         *,
         generation_prompt: bool = False,
         marks: bool = False,
@@ -143,7 +143,7 @@ class ChatTemplate:
         *,
         first: int = 0,
         tools: Any = None,
-        kwargs: Mapping[str, Any] | None = None,
+        kwargs: Kwargs = None,
         whole: bool = False,
     ) -> Chat:
         """Render a chat and find its supervised characters.
@@ -171,7 +171,7 @@ class ChatTemplate:
             raise CannotRender(f"the chat template refuses it: {_one_line(error)}") from error
 
     def _marked_spans(
-        self, text: str, messages: Sequence[Message], turns: list[int], tools: Any, kwargs: Mapping[str, Any] | None
+        self, text: str, messages: Sequence[Message], turns: list[int], tools: Any, kwargs: Kwargs
     ) -> list[Span]:
         """Spans from `{% generation %}` blocks; none where the way chosen has none for this chat."""
         if self.how not in ("markers", "training_template"):
@@ -201,7 +201,7 @@ class ChatTemplate:
         return end
 
     def _prefix_spans(
-        self, text: str, messages: Sequence[Message], turns: list[int], tools: Any, kwargs: Mapping[str, Any] | None
+        self, text: str, messages: Sequence[Message], turns: list[int], tools: Any, kwargs: Kwargs
     ) -> list[Span]:
         spans = []
         for index in turns:
@@ -212,9 +212,7 @@ class ChatTemplate:
             spans.append((start, end))
         return spans
 
-    def _turn_start(
-        self, text: str, messages: Sequence[Message], index: int, tools: Any, kwargs: Mapping[str, Any] | None
-    ) -> int:
+    def _turn_start(self, text: str, messages: Sequence[Message], index: int, tools: Any, kwargs: Kwargs) -> int:
         """Where the generation prompt before message `index` ends, in characters."""
         try:
             prompt = self.text(messages[:index], tools, kwargs, generation_prompt=True)
@@ -227,7 +225,7 @@ class ChatTemplate:
         altered = self.text([*messages[:index], _with_probe(messages[index]), *messages[index + 1 :]], tools, kwargs)
         if PROBE not in altered:
             raise CannotRender("the chat template leaves an assistant turn out")
-        return _common_prefix(text, altered)
+        return common_prefix(text, altered)
 
     def _turn_end(
         self,
@@ -246,7 +244,7 @@ class ChatTemplate:
                 limit = len(through)
             else:  # the turn is written differently where it is the last one: look up to the next message's content
                 following = self.text([*messages[: index + 1], _with_probe(messages[index + 1])], tools, kwargs)
-                limit, exact = _common_prefix(text, following), False
+                limit, exact = common_prefix(text, following), False
         region = text[start:limit]
         if (found := self._last_stop(region, exact)) is not None:
             return start + found
@@ -273,8 +271,7 @@ class ChatTemplate:
         except _TEMPLATE_ERRORS as error:
             raise UserError(_no_use(f"the chat template can't render a plain chat: {_one_line(error)}")) from error
         # What only the middle has is the next turn's header.
-        tail = os.path.commonprefix([final, middle])
-        stop = self._first_added(tail)
+        stop = self._first_added(final[: common_prefix(final, middle)])
         return stop, stop or self._first_added(final)
 
     def _first_added(self, text: str) -> str | None:
@@ -296,8 +293,8 @@ class ChatTemplate:
             return "prefix"
         raise UserError(
             _no_use(
-                "the chat template has no {% generation %} markers, is none that TRL knows, and can't be rendered turn by "
-                "turn, so that assistant turns can't be told from the rest"
+                "the chat template has no {% generation %} markers, is none that TRL knows, and can't be rendered "
+                "turn by turn, so that assistant turns can't be told from the rest"
             )
         )
 
@@ -382,8 +379,9 @@ def _with_probe(message: Message) -> dict[str, Any]:
     return {**message, "content": [{"type": "text", "text": PROBE}] if parts else PROBE}
 
 
-def _common_prefix(a: str, b: str) -> int:
-    return len(os.path.commonprefix([a, b]))
+def common_prefix(a: Sequence[Any], b: Sequence[Any]) -> int:
+    """How many items (characters, tokens) two sequences share from the start."""
+    return next((at for at, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b)))
 
 
 def _one_line(error: Exception) -> str:

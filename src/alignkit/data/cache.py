@@ -1,0 +1,149 @@
+"""Prepared data sets on disk, by a fingerprint of everything that shapes them. A folder is complete or absent."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import alignkit.data
+import alignkit.examples
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+META = "meta.json"
+RACY_NS = 2 * 10**9  # a file this young may change again within its modification time's resolution
+
+
+def root() -> Path:
+    """$ALIGNKIT_CACHE, or ~/.cache/alignkit."""
+    chosen = os.environ.get("ALIGNKIT_CACHE")
+    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alignkit"
+
+
+# ---------------------------------------------------------------------- fingerprints
+def fingerprint(parts: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of plain data."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Of all that decides how text becomes tokens, the chat template included."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    inside = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    special = {key: str(value) for key, value in tokenizer.special_tokens_map.items()}
+    return fingerprint({"class": type(tokenizer).__name__, "inside": inside, "special": special,
+                        "template": tokenizer.chat_template})  # fmt: skip
+
+
+@functools.cache
+def code_fingerprint() -> str:
+    """Of the code that turns rows into tokens: a new version never reads what an old one wrote."""
+    packages = [Path(package.__file__ or "").parent for package in (alignkit.data, alignkit.examples)]
+    files = sorted(file for package in packages for file in package.rglob("*.py"))
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def file_hashes(files: Iterable[Path]) -> list[list[str]]:
+    """[name, SHA-256] of each file. A hash is remembered with the file's size and time, and reused while they hold."""
+    store = root() / "files.json"
+    known: dict[str, list[Any]] = {}
+    with contextlib.suppress(OSError, ValueError):
+        known = json.loads(store.read_text())
+    hashes, changed = [], False
+    for file in files:
+        status = file.stat()
+        stamp, name = [status.st_size, status.st_mtime_ns], str(file.resolve())
+        entry = known.get(name)
+        if entry is None or entry[:2] != stamp:
+            with file.open("rb") as handle:
+                entry = [*stamp, hashlib.file_digest(handle, "sha256").hexdigest()]
+            if time.time_ns() - status.st_mtime_ns > RACY_NS:
+                known[name], changed = entry, True
+        hashes.append([file.name, str(entry[2])])
+    if changed:
+        with contextlib.suppress(OSError):
+            store.parent.mkdir(parents=True, exist_ok=True)
+            _write_aside(store, json.dumps(known))
+    return hashes
+
+
+def _write_aside(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text)
+    aside.replace(path)
+
+
+# ---------------------------------------------------------------------- folders
+@contextlib.contextmanager
+def new_folder() -> Iterator[tuple[Path, bool]]:
+    """A folder to build in, and whether it is in the cache; if that can't be written, a temporary one until exit."""
+    prepared = root() / "prepared"
+    try:
+        prepared.mkdir(parents=True, exist_ok=True)
+        _sweep(prepared)
+        folder, cached = Path(tempfile.mkdtemp(prefix=".", dir=prepared)), True
+    except OSError:
+        folder, cached = Path(tempfile.mkdtemp(prefix="alignkit-")), False
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    try:
+        yield folder, cached
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _sweep(prepared: Path) -> None:
+    """Remove what runs that were killed a day ago or more left half built."""
+    for folder in prepared.glob(".*"):
+        with contextlib.suppress(OSError):
+            if time.time() - folder.stat().st_mtime > 24 * 3600:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
+    """Complete a folder: what was counted and decided, and the size of every file."""
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    (folder / META).write_text(json.dumps({**meta, "sizes": sizes}))
+
+
+def publish(folder: Path, key: str) -> Path:
+    """Move a complete folder to its place; if another process was faster, take that one's."""
+    place = root() / "prepared" / key
+    try:
+        folder.rename(place)
+    except OSError:
+        if find(key) is None:
+            return folder
+        shutil.rmtree(folder, ignore_errors=True)
+    return place
+
+
+def find(key: str) -> tuple[Path, dict[str, Any]] | None:
+    """The folder of a fingerprint and its meta data; one that is damaged is removed."""
+    folder = root() / "prepared" / key
+    try:
+        if not folder.is_dir():
+            return None
+        meta = json.loads((folder / META).read_text())
+        if all((folder / name).stat().st_size == size for name, size in meta["sizes"].items()):
+            return folder, meta
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+def as_plain(value: Any) -> dict[str, Any]:
+    return dataclasses.asdict(value)

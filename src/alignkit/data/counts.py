@@ -1,0 +1,83 @@
+"""What became of the rows: in, out and why, tokens, lengths. Goes to the manifest and the report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from alignkit.data.packing import Composition
+from alignkit.data.store import TokenStore
+from alignkit.examples import Dropped, Example
+
+
+@dataclass
+class SourceTally:
+    """One source as it is read. `first` is its first example's place in the store."""
+
+    path: str
+    layout: str
+    shape: str
+    first: int = 0
+    rows: int = 0
+    examples: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def saw(self, item: Example | Dropped) -> None:
+        if item.row is not None:
+            self.rows = max(self.rows, item.row.number)
+
+    def plain(self) -> dict[str, Any]:
+        return {
+            "path": self.path,
+            "rows": self.rows,
+            "examples": self.examples,
+            "layout": self.layout,
+            "shape": self.shape,
+        }
+
+
+def count(
+    store: TokenStore,
+    examples: np.ndarray,
+    tallies: list[SourceTally],
+    composition: Composition | None,
+    max_length: int | None,
+) -> dict[str, Any]:
+    """The counts of one split.
+
+    Args:
+        examples: which of the store's examples the split holds, (N,); with weights, one may stand in it several times.
+        composition: the packed rows; None where nothing is packed.
+    """
+    dropped: Counter[str] = sum((tally.dropped for tally in tallies), Counter())
+    lengths = store.lengths[examples]
+    packed = None if composition is None else len(composition)
+    full = None if composition is None or not packed else composition.tokens / (packed * (max_length or 1))
+    distinct = np.unique(examples)
+    return {
+        "rows": sum(tally.rows for tally in tallies),
+        "examples": len(examples),
+        "dropped": dict(dropped.most_common()),
+        "duplicates": len(distinct) - len(np.unique(store.hashes[distinct])),
+        "tokens": int(lengths.sum()),
+        "supervised_tokens": int(store.supervised[examples].sum()),
+        "truncated": int(store.truncated[examples].sum()),
+        "longest": int(lengths.max()) if len(lengths) else 0,
+        "length_histogram": histogram(lengths),
+        "packed_rows": packed,
+        "fill": full,
+        "sources": [tally.plain() for tally in tallies],
+    }
+
+
+def histogram(lengths: np.ndarray) -> list[list[int]]:
+    """[[upper, n], …]: n lengths above the previous bound and up to `upper`, a power of two."""
+    if not len(lengths):
+        return []
+    exponents: np.ndarray = np.ceil(np.log2(np.maximum(lengths, 1))).astype(int)
+    found = np.bincount(exponents)
+    first = int(np.flatnonzero(found)[0])
+    return [[2**exponent, int(found[exponent])] for exponent in range(first, len(found))]
