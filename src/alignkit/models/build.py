@@ -81,8 +81,13 @@ def auto_class(head: Head) -> Any:
 def load_base(start: Start, head: Head, complain: Complain, **options: Any) -> PreTrainedModel:
     """`from_pretrained` of the start's base model, with what it raises turned into a UserError."""
     with raised_upstream(complain, start.base):
-        # Absolute, so that an adapter's config and a saved config name a place that does not depend on the folder.
-        return auto_class(head).from_pretrained(start.base, revision=start.base_revision or "main", **options)
+        model = auto_class(head).from_pretrained(start.base, revision=start.base_revision or "main", **options)
+    for module in model.modules():
+        # On CPUs with AVX512-BF16, bitsandbytes (0.50) repacks 4-bit weights for inference at the first forward in
+        # eval mode: layers whose width is no multiple of 32 fail there, and training cannot go on afterwards.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model
 
 
 def _load_options(recipe: Recipe, precision: Precision, start: Start, dtype: torch.dtype) -> dict[str, Any]:
