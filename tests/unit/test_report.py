@@ -74,32 +74,39 @@ def scores() -> list[dict]:
         ]
         for level, gain in (("one digit", 0.1), ("two digits", -0.05)):
             rows.append(
-                {**base, "model": model, "metric": "exact_match", "value": exact + gain / 3, "n": 500}
-                | {"ci95": [exact - 0.01, exact + 0.06], "slice": {"column": "level", "value": level}}
+                {**base, "model": model, "metric": "exact_match", "value": exact + gain / 5, "n": 500}
+                | {
+                    "ci95": [exact + gain / 5 - 0.01, exact + gain / 5 + 0.03],
+                    "slice": {"column": "level", "value": level},
+                }
             )
     rows[-6]["p_value"] = 0.0001
     return rows
 
 
 def samples(n: int = 240) -> list[dict]:
+    """As the generation task writes them: a line a completion, one model after the other."""
     chance = random.Random(1)
-    rows = []
+    rows: dict[str, list[dict]] = {"baseline": [], "tuned": []}
     for i in range(n):
         a, b = chance.randint(10, 99), chance.randint(10, 99)
         wrong, was_right = chance.random() < 0.14, chance.random() < 0.03
-        rows.append(
-            {
-                "name": "held_out",
-                "id": f"addition:{i}",
-                "prompt": [{"role": "user", "content": f"What is {a} + {b}? Think first, then answer."}],
-                "reference": str(a + b),
-                "tuned": {"output": f"{a} + {b} = {a + b + (10 if wrong else 0)}", "correct": not wrong},
-                "baseline": {"output": str(a + b) if was_right else "is is the the sum", "correct": was_right},
+        said = {
+            "baseline": str(a + b) if was_right else "is is the the sum",
+            "tuned": f"{a + b + (10 if wrong else 0)}",
+        }
+        for model, text in said.items():
+            row = {"name": "held_out", "task": "generation", "split": "eval", "model": model, "id": f"addition:{i}"}
+            row |= {"prompt": f"user: What is {a} + {b}?\nassistant: ", "references": [str(a + b)], "prediction": text}
+            row |= {
+                "metrics": {"exact_match": float(text == str(a + b)), "rougeL": 0.25},
+                "tokens": 4,
+                "finish": "stop",
             }
-        )
-    rows[0]["prompt"] = HOSTILE
-    rows[1]["tuned"]["output"] = "word " * 2000
-    return rows
+            rows[model].append(row)
+    rows["baseline"][0]["prompt"] = HOSTILE
+    rows["tuned"][1] |= {"prediction": "word " * 2000, "finish": "length"}
+    return rows["baseline"] + rows["tuned"]
 
 
 RECIPE = """\
@@ -366,6 +373,28 @@ def test_no_file_breaks_the_report(tmp_path, name, content):
     no_number_that_is_none(page, markdown)
 
 
+@pytest.mark.parametrize("odd", [None, 3, "text", [], [1], {}, {"a": {"b": [None]}}, float("inf")], ids=repr)
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_no_value_of_another_type_breaks_the_report(tmp_path, odd, depth):
+    folder = finished_run(tmp_path / "run")
+
+    def spoil(value, level):
+        if level == 0:
+            return odd
+        if isinstance(value, dict):
+            return {key: spoil(item, level - 1) for key, item in value.items()}
+        return [spoil(item, level - 1) for item in value] if isinstance(value, list) else value
+
+    for name in ("manifest.json", "state.json", "evaluation/scores.json", "model/adapter_config.json"):
+        path = folder / name
+        path.write_text(json.dumps(spoil(json.loads(path.read_text(encoding="utf-8")), depth)), encoding="utf-8")
+    for path in (folder / "metrics.jsonl", folder / "evaluation" / "samples.jsonl"):
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[:50]]
+        write_lines(path, [spoil(row, depth) for row in rows])
+    page, _, markdown = report_of(folder)
+    assert page.text and markdown
+
+
 def test_numbers_that_are_none_in_every_place(tmp_path):
     folder = finished_run(tmp_path / "run")
 
@@ -416,16 +445,16 @@ def test_same_input_same_report(tmp_path):
 
 def test_other_shapes_of_samples(tmp_path):
     rows = [
-        {"task": "held_out", "id": "a", "model": "baseline", "prompt": "p", "references": ["r"], "output": "x"},
-        {"task": "held_out", "id": "a", "model": "tuned", "prompt": "p", "references": ["r"], "prediction": "y"}
-        | {"scores": {"exact_match": 1.0}},
+        {"name": "held_out", "id": "a", "prompt": [{"role": "user", "content": "p"}], "reference": "r"}
+        | {"tuned": {"output": "y", "correct": True}, "baseline": {"output": "x", "correct": False}},
         {"task": "spam", "id": 7, "text": "WIN", "label": "spam", "tuned": "spam"},
+        {"task": "spam", "id": 7, "text": "WIN", "sample": 1, "model": "tuned", "prediction": "ham"},
     ]
     write_lines(tmp_path / "evaluation" / "samples.jsonl", rows)
     page, _, _ = report_of(tmp_path)
     body = [attrs for attrs in page.all("tr") if "data-number" in attrs]
-    assert [attrs["data-tags"] for attrs in body] == ["right changed", ""]
-    assert "WIN" in page.text
+    assert [attrs["data-tags"] for attrs in body] == ["right changed fixed", "", ""]
+    assert "WIN" in page.text and "user: p" in page.text
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.report.curves import Series, series_of
-from alignkit.report.numbers import finite
+from alignkit.report.numbers import finite, general
 from alignkit.runs import Run
 
 BASELINE, TUNED = "baseline", "tuned"
+VERDICTS = ("correct", "exact_match", "numeric_match", "accuracy", "preference_accuracy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,11 @@ class ReportData:
     result: Result
     notes: list[str]
 
+    def section(self, *keys: str) -> Mapping[str, Any]:
+        """The manifest's mapping at this path of keys; empty where there is none."""
+        value = dig(self.manifest, *keys)
+        return value if isinstance(value, Mapping) else {}
+
     def manifest_at(self, *keys: str) -> Any:
         """The manifest's value at this path of keys, or None."""
         return dig(self.manifest, *keys)
@@ -119,6 +125,11 @@ def gather(run_dir: Path) -> ReportData:
         result=_result(run.model_dir),
         notes=notes,
     )
+
+
+def listed(value: Any) -> list[Any]:
+    """A stored list; empty where something else was stored."""
+    return value if isinstance(value, list) else []
 
 
 def dig(mapping: Any, *keys: str) -> Any:
@@ -182,7 +193,7 @@ def _lines(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
         else:
             broken += 1
     if broken:
-        notes.append(f"{path.name}: {broken:,} line{'s' if broken > 1 else ''} could not be read and left out")
+        notes.append(f"{path.name}: {broken:,} line{'s' if broken > 1 else ''} could not be read")
 
 
 def _yaml(text: str, notes: list[str]) -> dict[str, Any]:
@@ -252,7 +263,9 @@ def _samples(lines: Iterator[dict[str, Any]]) -> list[Sample]:
     found: dict[tuple[str, str], Sample] = {}
     for number, row in enumerate(lines):
         task = str(row.get("name") or row.get("task") or "")
-        key = row.get("id", row.get("example_id", None))
+        key = row.get("id", row.get("example_id"))
+        if key is not None and row.get("sample"):  # one of several completions of a prompt
+            key = f"{key} #{row['sample']}"
         sample = found.setdefault(
             (task, str(number if key is None else key)), Sample(task, str(number if key is None else key))
         )
@@ -269,19 +282,20 @@ def _samples(lines: Iterator[dict[str, Any]]) -> list[Sample]:
 
 
 def _output(value: Any) -> Output:
+    """An answer with its verdict: said outright, or by a metric that is one by item."""
     if not isinstance(value, Mapping):
         return Output(as_text(value))
     text = as_text(_first(value, "output", "prediction", "completion", "generated"))
-    stored = value.get("scores")
+    stored = _first(value, "metrics", "scores")
     scores = stored if isinstance(stored, Mapping) else {}
-    verdict = next((value[key] for key in ("correct", "exact_match", "accuracy") if value.get(key) is not None), None)
-    if verdict is None:
-        verdict = next((scores[key] for key in ("correct", "exact_match", "accuracy") if key in scores), None)
+    verdict = _first({**scores, **value}, *VERDICTS)
     number = float(verdict) if isinstance(verdict, bool) else finite(verdict)
-    noted = {key: item for key, item in scores.items() if finite(item) is not None}
-    return Output(
-        text, None if number is None else number >= 0.5, ", ".join(f"{k} {item:.3g}" for k, item in noted.items())
-    )
+    notes = [
+        f"{key} {general(item, 3)}" for key, item in scores.items() if key not in VERDICTS and finite(item) is not None
+    ]
+    if value.get("finish") == "length":
+        notes.append("cut off")
+    return Output(text, None if number is None else number >= 0.5, ", ".join(notes))
 
 
 def _first(row: Mapping[str, Any], *keys: str) -> Any:
@@ -313,7 +327,7 @@ def _result(folder: Path) -> Result:
             str(adapter.get("task_type")), task
         )
     else:
-        architecture = str((config.get("architectures") or [""])[0])
+        architecture = str(next(iter(listed(config.get("architectures"))), ""))
         task = next((t for t in ("SequenceClassification", "TokenClassification") if architecture.endswith(t)), task)
     return Result(
         path=folder,

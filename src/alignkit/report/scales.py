@@ -117,8 +117,9 @@ def _log_label(value: float) -> str:
 
 
 def _scientific(value: float, largest: float, step: float) -> str:
+    """With the exponent of the largest value for all, so that the labels of one axis can be compared."""
     if value == 0:
         return "0"
-    digits = 1 if abs(step / 10 ** math.floor(math.log10(step)) - 2.5) < 0.01 or largest / step >= 10 else 0
-    mantissa, exponent = f"{value:.{digits}e}".split("e")
-    return f"{mantissa}e{int(exponent)}".replace("-", MINUS)
+    exponent = math.floor(math.log10(abs(largest)) + 1e-9)
+    power = 10.0**exponent
+    return f"{_plain(value / power, min(step / power, 1.0))}e{exponent}".replace("-", MINUS)

@@ -8,26 +8,26 @@ from typing import Any
 from alignkit.report import numbers
 from alignkit.report.blocks import Block, Cell, Charts, Column, Fact, Facts, Prose, Section, Table, Tone
 from alignkit.report.charts import bar_chart
-from alignkit.report.data import ReportData, dig
+from alignkit.report.data import ReportData, listed
 
 
 def data_counts(data: ReportData) -> Section | None:
     """Counts of the training and the held-out data, lengths, reasons for dropping, and the sources."""
-    train, held_out = data.manifest_at("data", "train"), data.manifest_at("data", "eval")
-    if not isinstance(train, Mapping):
+    train, held_out = data.section("data", "train"), data.section("data", "eval")
+    if not train:
         return None
     blocks: list[Block] = [Facts(_counts(train), style="tiles")]
-    if isinstance(held_out, Mapping):
+    if held_out:
         rows, tokens = numbers.count(held_out.get("examples")), numbers.count(held_out.get("tokens"))
         blocks.append(Prose(f"Held out for evaluation: {rows} examples, {tokens} tokens."))
     if dropped := _dropped(train):
         blocks.append(dropped)
-    bins = [item for item in train.get("length_histogram") or [] if isinstance(item, list) and len(item) == 2]
-    counted = [(f"≤ {numbers.count(upper)}", numbers.finite(n) or 0.0) for upper, n in bins]
+    bins = [item for item in listed(train.get("length_histogram")) if isinstance(item, list) and len(item) == 2]
+    counted = [(numbers.count(upper), numbers.finite(n) or 0.0) for upper, n in bins]
     if counted:
         longest = numbers.finite(train.get("longest"))
         note = f"longest {numbers.count(longest)}" if longest is not None else ""
-        blocks.append(Charts([bar_chart("Examples by length in tokens", counted, note)]))
+        blocks.append(Charts([bar_chart("Examples by length, up to … tokens", counted, note)]))
     if sources := _sources(train):
         blocks.append(sources)
     return Section("data", "Data", blocks)
@@ -42,7 +42,9 @@ def _counts(counts: Mapping[str, Any]) -> list[Fact]:
         facts.append(Fact("Tokens", numbers.compact(counts["tokens"]), "an epoch"))
     if numbers.finite(counts.get("supervised_tokens")) is not None:
         share = numbers.share(counts["supervised_tokens"], counts.get("tokens"))
-        facts.append(Fact("Learnt from", share, f"{numbers.compact(counts['supervised_tokens'])} tokens"))
+        facts.append(Fact("Supervised", share, f"{numbers.compact(counts['supervised_tokens'])} tokens"))
+    if duplicates := numbers.finite(counts.get("duplicates")):
+        facts.append(Fact("Duplicates", numbers.count(duplicates), "kept as they are"))
     if (truncated := numbers.finite(counts.get("truncated"))) is not None:
         tone: Tone = "warn" if examples and truncated / examples > 0.05 else "plain"
         detail = f"{numbers.share(truncated, examples)} of the examples" if truncated else "none was too long"
@@ -54,7 +56,7 @@ def _counts(counts: Mapping[str, Any]) -> list[Fact]:
 
 
 def _dropped(counts: Mapping[str, Any]) -> Table | None:
-    reasons = {str(reason): numbers.finite(n) for reason, n in (counts.get("dropped") or {}).items()}
+    reasons = {str(reason): numbers.finite(n) for reason, n in _mapping(counts.get("dropped")).items()}
     kept = {reason: n for reason, n in reasons.items() if n}
     if not kept:
         return None
@@ -64,16 +66,20 @@ def _dropped(counts: Mapping[str, Any]) -> Table | None:
 
 
 def _sources(counts: Mapping[str, Any]) -> Table | None:
-    sources = [source for source in counts.get("sources") or [] if isinstance(source, Mapping)]
+    sources = [source for source in listed(counts.get("sources")) if isinstance(source, Mapping)]
     rows = [
         [
             Cell(str(source.get("path") or source.get("generate") or "?")),
             Cell(str(source.get("layout") or numbers.DASH)),
             Cell(str(source.get("shape") or numbers.DASH).replace("_", " ")),
-            Cell(numbers.count(dig(source, "rows"))),
-            Cell(numbers.count(dig(source, "examples"))),
+            Cell(numbers.count(source.get("rows"))),
+            Cell(numbers.count(source.get("examples"))),
         ]
         for source in sources
     ]
     columns = [Column("Source"), Column("Layout"), Column("Shape"), Column("Rows", True), Column("Examples", True)]
     return Table(columns, rows, stack=True) if rows else None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

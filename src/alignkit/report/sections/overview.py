@@ -135,7 +135,7 @@ def _loss_facts(series: Series, label: str) -> list[Fact]:
 
 
 def _speed(data: ReportData) -> list[Fact]:
-    result = data.manifest_at("result") or {}
+    result = data.section("result")
     facts = []
     speed = numbers.finite(result.get("tokens_per_second"))
     if speed is None and (series := data.curves.get("tokens_per_second")) is not None and series.finite:
@@ -167,7 +167,7 @@ def _size(data: ReportData) -> list[Fact]:
     facts = []
     memory = numbers.finite(data.manifest_at("result", "peak_memory_bytes"))
     if memory is not None:
-        facts.append(Fact("Peak memory", numbers.size(memory)))
+        facts.append(Fact("Peak memory", numbers.size(memory), str(data.section("result").get("peak_memory_of") or "")))
     total = numbers.finite(data.manifest_at("model", "parameters"))
     trained = numbers.finite(data.manifest_at("model", "trainable_parameters"))
     if total is not None and trained is not None:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 import shlex
 
-from alignkit.report.blocks import Block, Cell, Code, Column, Fact, Facts, Fold, Prose, Section, Table
+from alignkit.report.blocks import Block, Cell, Code, Column, Fact, Facts, Fold, Section, Table
 from alignkit.report.data import ReportData
 from alignkit.report.numbers import DASH
 
 
 def load(data: ReportData) -> Section | None:
-    """Code that loads the result with plain transformers or peft, or how to get to a result."""
-    if data.result.kind:
-        return Section("load", "Use the result", [Code(_snippet(data), "python")])
-    if data.resume:
-        text = "There is no result yet. This continues the run from its last checkpoint:"
-        return Section("load", "Use the result", [Prose(text), Code(data.resume, "sh")])
-    return None
+    """Code that loads the result with plain transformers or peft."""
+    if not data.result.kind:
+        return None
+    return Section("load", "Use the result", [Code(_snippet(data), "python")])
 
 
 def reproduce(data: ReportData) -> Section | None:
@@ -34,7 +31,11 @@ def reproduce(data: ReportData) -> Section | None:
     for title, key in (("Fingerprints", "fingerprints"), ("Versions", "versions")):
         values = data.manifest.get(key)
         if isinstance(values, dict) and values:
-            rows = [[Cell(str(name).replace("_", " ")), Cell(_plain(value))] for name, value in values.items()]
+            rows = [
+                [Cell(str(name).replace("_", " ")), Cell(_plain(value))]
+                for name, value in values.items()
+                if value is not None
+            ]
             table = Table([Column(title.removesuffix("s")), Column("Value")], rows)
             blocks.append(Fold(f"{title} ({len(rows)})", [table]))
     return Section("reproduce", "Make it again", blocks) if blocks else None

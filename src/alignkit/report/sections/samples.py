@@ -85,7 +85,8 @@ def _answer(output: Output | None) -> SampleCell:
     if output.correct is None:
         return SampleCell(text, cut, output.note)
     verdict = "right" if output.correct else "wrong"
-    return SampleCell(text, cut, verdict, "good" if output.correct else "bad")
+    note = f"{verdict}, {output.note}" if output.note else verdict
+    return SampleCell(text, cut, note, "good" if output.correct else "bad")
 
 
 def _changes(all_samples: Sequence[Sample]) -> Table | None:
