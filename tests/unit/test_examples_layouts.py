@@ -31,6 +31,8 @@ def test_the_table_of_layouts_is_complete() -> None:
         ({"messages": [U, A], "id": 1}, {"messages": [U, A]}),
         ({"messages": json.dumps([U, A])}, {"messages": [U, A]}),
         ({"prompt": "p", "completion": "c"}, {"prompt": "p", "completion": "c"}),
+        ({"prompt": "p", "completion": '[{"name": "x"}]'}, {"prompt": "p", "completion": '[{"name": "x"}]'}),
+        ({"prompt": json.dumps([U]), "completion": json.dumps([A])}, {"prompt": [U], "completion": [A]}),
         ({"prompt": [U], "completion": [A]}, {"prompt": [U], "completion": [A]}),
         ({"prompt": [U], "completion": "hello"}, {"prompt": [U], "completion": [A]}),
         ({"prompt": "hi", "completion": [A]}, {"prompt": [U], "completion": [A]}),
@@ -125,6 +127,7 @@ def test_made_chats_turn_back_into_text() -> None:
     [
         ({"text": " \n"}, "empty text"),
         ({"text": None}, "empty text"),
+        ({"text": float("nan")}, "empty text"),
         ({"prompt": "p", "completion": ""}, "empty answer"),
         ({"prompt": "p", "completion": None}, "empty answer"),
         ({"prompt": "", "completion": "c"}, "empty prompt"),

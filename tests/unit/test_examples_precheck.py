@@ -101,6 +101,12 @@ def test_one_bad_file_does_not_hide_another(tmp_path: Path) -> None:
     assert problems[1].startswith("r.yaml:7: data.train.1.path: no file or folder c.jsonl")
 
 
+def test_a_budget_that_ends_within_a_cell_is_no_problem(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("prompt,completion\n" + 'p,"a\nb\nc"\n' * 1000)
+    table = recipe(tmp_path, "  train: a.csv")
+    assert [precheck(table, SFT, byte_budget=budget) for budget in range(200, 230)] == [[]] * 30
+
+
 def test_small_data_are_checked_at_once_and_large_data_within_the_budget(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(f"{GOOD}\n" * 5000)
     small = recipe(tmp_path, "  train: a.jsonl")

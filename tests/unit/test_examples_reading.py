@@ -151,6 +151,8 @@ def test_globs(tmp_path: Path) -> None:
     write(tmp_path, "b.jsonl", "a.jsonl", "c.csv", "deep/d.jsonl", "e.bin")
     assert names(tmp_path, "*.jsonl") == ["a.jsonl", "b.jsonl"]
     assert names(tmp_path, "**/*.jsonl") == ["a.jsonl", "b.jsonl", "deep/d.jsonl"]
+    write(tmp_path, "[odd]/f[1].jsonl")
+    assert names(tmp_path / "[odd]", "*.jsonl") == ["f[1].jsonl"] == names(tmp_path / "[odd]", "f[1].jsonl")
     assert names(tmp_path, str(tmp_path / "d*" / "*.jsonl")) == ["deep/d.jsonl"]
     assert "nothing matches" in refused(tmp_path, "x*.jsonl")
     assert "none has a known extension" in refused(tmp_path, "*.bin")

@@ -123,10 +123,10 @@ def _missing(written: str, path: Path, base_dir: Path) -> UserError:
 
 
 def _glob(pattern: str, base_dir: Path) -> list[Path]:
-    full = str(_full(pattern, base_dir))
-    root = Path(full[: re.search(r"[*?\[]", full).start()].rpartition("/")[0] or "/")  # type: ignore[union-attr]
-    relative = full[len(str(root)) :].lstrip("/")
-    matched = [path for path in root.glob(relative) if path.is_file()] if root.is_dir() else []
+    parts = Path(pattern).expanduser().parts
+    first = next(number for number, part in enumerate(parts) if _is_glob(part))
+    root = base_dir.joinpath(*parts[:first])  # may itself hold brackets, which are then no pattern
+    matched = [path for path in root.glob("/".join(parts[first:])) if path.is_file()] if root.is_dir() else []
     files = sorted(path for path in matched if format_of(path) is not None)
     if not files:
         there = f"{len(matched)} files match, but none has a known extension" if matched else "nothing matches"

@@ -65,9 +65,16 @@ def kind_of(value: Any) -> str:
 
 
 def is_messages(value: Any) -> bool:
-    """Whether a value is meant as a list of messages (also as JSON text, as it comes out of csv files)."""
+    """Whether a value is meant as a list of messages; also as JSON text, as it comes out of csv files, but then each
+    must have a role: an answer that is some other JSON stays an answer."""
     if isinstance(value, str):
-        return value.lstrip().startswith("[{") and value.rstrip().endswith("}]")
+        if not (value.lstrip().startswith("[") and '"' in value and value.rstrip().endswith("]")):
+            return False
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return False
+        return is_messages(value) and all("role" in message or "from" in message for message in value)
     return isinstance(value, list) and bool(value) and all(isinstance(message, dict) for message in value)
 
 

@@ -77,7 +77,7 @@ def read_file(
             records = _arrow(path, kind, byte_limit)
         else:
             lines = _lines(path, name, noted, byte_limit)
-            records = readers[kind](lines, name, {"kind": kind, **options}, noted)
+            records = readers[kind](lines, name, {**options, "kind": kind, "cut": byte_limit is not None}, noted)
         for record in records:
             count += 1
             yield record
@@ -237,6 +237,8 @@ def _csv(lines: Iterator[tuple[int, str]], name: str, options: dict[str, Any], r
         except StopIteration:
             return
         except csv.Error as error:
+            if options["cut"] and "unexpected end" in str(error):
+                return  # not the file's end, but that of what was to be read
             hint = "for a file without quotes: options: {quoting: none}" if quoting == csv.QUOTE_MINIMAL else None
             report(Problem(f"not valid {options['kind']} ({error})", file=name, line=line, hint=hint))
             return

@@ -22,10 +22,8 @@ SAMPLE = 50  # rows that a layout is recognised by: columns that some rows lack 
 
 def shown(path: Path) -> str:
     """A path as errors print it: from the current folder where it lies below that."""
-    try:
-        return str(path.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+    full = path if path.is_absolute() else Path.cwd() / path
+    return str(full.relative_to(Path.cwd())) if full.is_relative_to(Path.cwd()) else str(path)
 
 
 def iter_rows(

@@ -108,7 +108,7 @@ def renamed(data: Data, rename: Mapping[str, str]) -> Data:
 def text_in(data: Data, word: str, empty: str) -> str:
     """A text column that must say something: Skip(empty) when it is absent, null or blank, BadRow when no text."""
     value = data.get(word)
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):  # NaN: pandas' nothing
         raise Skip(empty)
     if not isinstance(value, str):
         hint = "put it in quotes" if isinstance(value, int | float) else None

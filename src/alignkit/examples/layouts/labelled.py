@@ -12,7 +12,7 @@ def _label(value: Any, column: str) -> Any:
     """A name, a number, or a list of names or numbers; never nothing."""
     if isinstance(value, list):
         return [_label(item, column) for item in value]
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):  # NaN: pandas' nothing
         raise BadRow("no label", column)
     if not isinstance(value, str | int | float):
         raise BadRow(f"a label must be a name, a number or a list of them, not {kind_of(value)}", column)
