@@ -114,6 +114,12 @@ def test_max_rows_counts_over_files(tmp_path: Path) -> None:
     ]
 
 
+def test_files_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    write(tmp_path, "data/en/a.jsonl", "data/de/a.jsonl")
+    assert [row.id for row in rows(tmp_path, "data")] == ["de/a.jsonl:1", "en/a.jsonl:1"]
+    assert [row.id for row in rows(tmp_path, str(tmp_path / "data/*/*"))] == ["de/a.jsonl:1", "en/a.jsonl:1"]
+
+
 # ------------------------------------------------------------------ which files
 
 

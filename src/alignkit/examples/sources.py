@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -48,11 +49,19 @@ def _all_rows(source: Source, base_dir: Path, report: Report, byte_limit: int | 
     if files:
         check_options(format_of(files[0]) or "", source.options)
     number = 0
-    for file in files:
-        name = shown(file)
-        for line, record in read_file(file, name, source.options, report, byte_limit):
+    for file, name in zip(files, _names(files), strict=True):
+        origin = shown(file)
+        for line, record in read_file(file, origin, source.options, report, byte_limit):
             number += 1
-            yield Row(name, line, number, record)
+            yield Row(origin, line, number, record, name)
+
+
+def _names(files: list[Path]) -> list[str]:
+    """What tells a source's files apart: their names, with the folders below the common one where names recur."""
+    if len({file.name for file in files}) == len(files):
+        return [file.name for file in files]
+    common = os.path.commonpath([file.parent for file in files])
+    return [str(file.relative_to(common)) for file in files]
 
 
 def read_source(

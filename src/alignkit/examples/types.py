@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 # TRL's dataset types, and the labelled texts and tokens that classifiers take.
@@ -14,17 +13,22 @@ SHAPES = ("labelled", "language_modeling", "prompt_completion", "preference", "p
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One record of a source. `line` counts from 1 in text files and is None elsewhere; `number` counts rows from 1."""
+    """One record of a source. `line` counts from 1 in text files and is None elsewhere; `number` counts rows from 1.
+
+    `origin` is what errors call the file, `name` what ids call it: the same from whatever folder it is read.
+    """
 
     origin: str
     line: int | None
     number: int
     data: dict[str, Any]
+    name: str = ""
 
     @property
     def id(self) -> str:
         """`train.jsonl:17`: the file's name and line, or the row's number where a file has no lines."""
-        return f"{Path(self.origin).name}:{self.number if self.line is None else self.line}"
+        name = self.name or self.origin.rpartition("/")[2]
+        return f"{name}:{self.number if self.line is None else self.line}"
 
 
 @dataclass(frozen=True, slots=True)
