@@ -11,19 +11,18 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.unit.test_masking import CHATML, tokenizer
 from transformers import PreTrainedTokenizerFast
 
 import alignkit
-from alignkit.data import Prepared, prepare_language_modeling
-from alignkit.errors import UserError
-from alignkit.examples import SHAPES, Example, Row
-from alignkit.data import workers
+from alignkit.data import Prepared, prepare_language_modeling, workers
 from alignkit.data.prepare import Settings
 from alignkit.data.render import Renderer
 from alignkit.data.sources import open_sources
 from alignkit.data.streaming import Stream
 from alignkit.data.workers import render_all
-from tests.unit.test_masking import CHATML, tokenizer
+from alignkit.errors import UserError
+from alignkit.examples import SHAPES, Example, Row
 
 SFT_SHAPES = ("prompt_completion", "language_modeling")
 assert set(SFT_SHAPES) < set(SHAPES)

@@ -27,8 +27,8 @@ LLAMA3 = (
 )
 MISTRAL = (
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
-    "{% elif m.role == 'assistant' %} {{ m.content }}{{ eos_token }}{% else %}{{ raise_exception('Only user and assistant') }}"
-    "{% endif %}{% endfor %}"
+    "{% elif m.role == 'assistant' %} {{ m.content }}{{ eos_token }}{% else %}"
+    "{{ raise_exception('Only user and assistant') }}{% endif %}{% endfor %}"
 )
 MISTRAL_SYSTEM_LAST = (  # as Mistral 7B v0.3: the system text moves to the last user turn
     "{% set system = messages[0].content if messages[0].role == 'system' else '' %}{{ bos_token }}"
@@ -46,8 +46,9 @@ CUSTOM = (  # no stop token, no markers
     "{% if add_generation_prompt %}A: {% endif %}"
 )
 THINK = (  # as Qwen 3: an empty thought in the last turn only
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n"
-    "{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}"
+    "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 OPEN_THINK = (  # as DeepSeek R1: the prompt opens a thought that the history does not hold
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ m.content }}"
@@ -55,7 +56,8 @@ OPEN_THINK = (  # as DeepSeek R1: the prompt opens a thought that the history do
     "{% if add_generation_prompt %}<|assistant|><think>\n{% endif %}"
 )
 HEADER_STOP = (  # as GLM 4: the next turn's header is all that ends a turn
-    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
 BACKWARDS = "{% for m in messages | reverse %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 
