@@ -69,7 +69,7 @@ def test_bad_rows_are_all_named_with_their_lines(tmp_path: Path) -> None:
     ]
     (tmp_path / "a.jsonl").write_text("\n".join(bad))
     problems = found(tmp_path, "  train: a.jsonl")
-    assert [problem.split(": ")[0] for problem in problems] == ["a.jsonl:3", "a.jsonl:2", "a.jsonl:4"]
+    assert [problem.split(": ")[0] for problem in problems] == ["a.jsonl:2", "a.jsonl:3", "a.jsonl:4"]
 
 
 def test_many_bad_rows_are_cut_short(tmp_path: Path) -> None:

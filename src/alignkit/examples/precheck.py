@@ -94,9 +94,14 @@ def check_source(source: Source, base_dir: Path, shapes: Sequence[str], byte_lim
     except UserError as error:
         problems += error.problems
     except _Enough:
-        first = problems[0]
-        problems.append(Problem("and perhaps more: only the first problems are shown", file=first.file))
-    return problems
+        more = Problem("and perhaps more: only the first problems are shown", file=problems[0].file)
+        return [*_in_order(problems), more]
+    return _in_order(problems)
+
+
+def _in_order(problems: list[Problem]) -> list[Problem]:
+    """By file and line: the rows that a layout is recognised by are read before any is converted."""
+    return sorted(problems, key=lambda problem: (str(problem.file or ""), problem.line or 0))
 
 
 def _unpacked(file: Path) -> int:
