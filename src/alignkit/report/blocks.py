@@ -108,10 +108,11 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class SampleCell:
-    """One text of a sample, cut to a readable length; `cut` counts the characters left out."""
+    """One text of a sample, less its last `cut` characters; the `verdict` on it in the tone's colour, and a `note`."""
 
     text: str
     cut: int = 0
+    verdict: str = ""
     note: str = ""
     tone: Tone = "plain"
 

@@ -27,7 +27,8 @@ class Line:
     """One drawn series: `path` as it was logged, `smooth` its running mean where it is noisy."""
 
     name: str
-    style: str  # "a", "b", … : a colour and a dash pattern of the page
+    style: str  # "a", "b", …: a colour of the page
+    held_out: bool
     path: str
     smooth: str
     xs: Sequence[float]
@@ -210,6 +211,7 @@ def _line(series: Series, style: str, x: Scale, y: Scale, buckets: int) -> Line:
     return Line(
         name=series.name,
         style=style,
+        held_out=series.name.startswith("eval_"),
         path=_path(points, x, y),
         smooth=smooth,
         xs=[step for step, _ in points],
@@ -254,7 +256,7 @@ def _note(panel: Panel, log: bool, smoothed: bool, lost: Sequence[float]) -> str
     held_out = next((series for series in panel.series if series.name.startswith("eval_")), None)
     best = held_out.best() if held_out is not None and len(held_out.finite) > 1 else None
     if best is not None and held_out is not None:
-        notes.append(f"best {held_out.name} {general(best[1])} at step {best[0]:,.0f}")
+        notes.append(f"best {general(best[1])} at step {best[0]:,.0f}")
     if log:
         notes.append("log scale")
     if smoothed:

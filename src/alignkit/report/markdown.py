@@ -136,6 +136,7 @@ def _samples(block: Samples) -> str:
         cells = []
         for cell in row.cells:
             short = cell.text[:CHARACTERS] + (" …" if len(cell.text) > CHARACTERS else "")
-            cells.append(text(f"{short} ({cell.note})" if cell.note else short))
+            said = ", ".join(part for part in (cell.verdict, cell.note) if part)
+            cells.append(text(f"{short} ({said})" if said else short))
         rows.append([str(row.number), *cells])
     return table(columns, rows, [True])

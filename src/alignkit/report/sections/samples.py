@@ -83,10 +83,9 @@ def _answer(output: Output | None) -> SampleCell:
         return SampleCell("", note="no answer", tone="quiet")
     text, cut = output.text[:CHARACTERS], max(0, len(output.text) - CHARACTERS)
     if output.correct is None:
-        return SampleCell(text, cut, output.note)
+        return SampleCell(text, cut, note=output.note)
     verdict = "right" if output.correct else "wrong"
-    note = f"{verdict}, {output.note}" if output.note else verdict
-    return SampleCell(text, cut, note, "good" if output.correct else "bad")
+    return SampleCell(text, cut, verdict, output.note, "good" if output.correct else "bad")
 
 
 def _changes(all_samples: Sequence[Sample]) -> Table | None:
