@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,15 +24,21 @@ def _encode(*columns: Sequence[Hashable]) -> tuple[list[Hashable], list[np.ndarr
     seen = set().union(*columns)
     labels = sorted(seen, key=lambda label: (str(type(label)), label))
     place = {label: index for index, label in enumerate(labels)}
-    return labels, [np.array([place[label] for label in column]) for column in columns]
+    return labels, [np.array([place[label] for label in column], dtype=int) for column in columns]
 
 
-def _counts(predictions: Sequence[Hashable], references: Sequence[Hashable]) -> tuple[list[Hashable], np.ndarray]:
-    """The labels, and for each item (predicted, expected, both) one-hot by label: shape (items, 3 * labels)."""
-    labels, (said, expected) = _encode(predictions, references)
-    hot = np.eye(len(labels))
+def _counts(
+    predictions: Sequence[Hashable], references: Sequence[Hashable], labels: Iterable[Hashable] = ()
+) -> tuple[list[Hashable], np.ndarray]:
+    """The labels, and for each item (predicted, expected, both) one-hot by label: shape (items, 3 * labels).
+
+    `labels` names more of them, so that several systems' statistics have the same columns; those that never occur
+    change no score.
+    """
+    known, (said, expected, _) = _encode(predictions, references, list(labels))
+    hot = np.eye(len(known))
     right = hot[said] * (said == expected)[:, None]
-    return labels, np.concatenate([hot[said], hot[expected], right], axis=1)
+    return known, np.concatenate([hot[said], hot[expected], right], axis=1)
 
 
 def _class_f1(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -63,21 +69,27 @@ def _is_right(sums: np.ndarray) -> np.ndarray:
     return np.split(sums, 3, axis=-1)[2].sum(axis=-1)
 
 
-def f1_macro(predictions: Sequence[Hashable], references: Sequence[Hashable]) -> Measurement:
+def f1_macro(
+    predictions: Sequence[Hashable], references: Sequence[Hashable], *, labels: Iterable[Hashable] = ()
+) -> Measurement:
     """The mean of the classes' F1, over all classes that are predicted or expected anywhere."""
-    _, statistics = _counts(predictions, references)
+    _, statistics = _counts(predictions, references, labels)
     return Measurement("f1_macro", VERSION, True, statistics, _f1_macro, item_formula=_is_right)
 
 
-def f1_weighted(predictions: Sequence[Hashable], references: Sequence[Hashable]) -> Measurement:
+def f1_weighted(
+    predictions: Sequence[Hashable], references: Sequence[Hashable], *, labels: Iterable[Hashable] = ()
+) -> Measurement:
     """The classes' F1 weighted by how often each is expected."""
-    _, statistics = _counts(predictions, references)
+    _, statistics = _counts(predictions, references, labels)
     return Measurement("f1_weighted", VERSION, True, statistics, _f1_weighted, item_formula=_is_right)
 
 
-def matthews_correlation(predictions: Sequence[Hashable], references: Sequence[Hashable]) -> Measurement:
+def matthews_correlation(
+    predictions: Sequence[Hashable], references: Sequence[Hashable], *, labels: Iterable[Hashable] = ()
+) -> Measurement:
     """Matthews' correlation for any number of classes (Gorodkin 2004, eq. 8), -1 to 1; 0 where it is undefined."""
-    _, statistics = _counts(predictions, references)
+    _, statistics = _counts(predictions, references, labels)
     return Measurement("matthews_correlation", VERSION, True, statistics, _matthews, item_formula=_is_right)
 
 

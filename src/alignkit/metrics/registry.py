@@ -79,9 +79,9 @@ _FIXED = (
     Metric("distinct2", "generated", partial(diversity.distinct, n=2)),
     Metric("repetition", "generated", diversity.repetition, higher_is_better=False),
     Metric("accuracy", "labels", classification.accuracy),
-    Metric("f1_macro", "labels", classification.f1_macro),
-    Metric("f1_weighted", "labels", classification.f1_weighted),
-    Metric("matthews_correlation", "labels", classification.matthews_correlation, scale="number"),
+    Metric("f1_macro", "labels", classification.f1_macro, options=("labels",)),
+    Metric("f1_weighted", "labels", classification.f1_weighted, options=("labels",)),
+    Metric("matthews_correlation", "labels", classification.matthews_correlation, scale="number", options=("labels",)),
     Metric("roc_auc", "probabilities", classification.roc_auc),
     Metric(
         "expected_calibration_error",
