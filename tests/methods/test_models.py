@@ -212,14 +212,16 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_going_on_with_an_adapter(base: Path, adapter: Path, tmp_path: Path) -> None:
-    model, tokenizer, precision = built(recipe_for({"model_name_or_path": str(adapter), "dtype": "float32"}))
+    model, tokenizer, _ = built(recipe_for({"model_name_or_path": str(adapter), "dtype": "float32"}))
     plain = AutoPeftModelForCausalLM.from_pretrained(adapter, dtype=torch.float32)
     assert close(logits(model), logits(plain))
     assert list(model.peft_config) == ["default"] and 0 < count_parameters(model)[1] < count_parameters(model)[0]
     train_a_step(model)
     assert not close(logits(model), logits(plain))
     save_result(model, tokenizer, tmp_path / "model")
-    assert close(logits(AutoPeftModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)), logits(model))
+    assert close(
+        logits(AutoPeftModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)), logits(model)
+    )
 
 
 def test_merged_then_a_new_adapter(adapter: Path, tmp_path: Path) -> None:
@@ -235,6 +237,43 @@ def test_merged_then_a_new_adapter(adapter: Path, tmp_path: Path) -> None:
     assert close(logits(again), after)
     with again.disable_adapter():
         assert close(logits(again), old)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_rslora": True, "target_modules": ["q_proj", "up_proj"]}])
+@pytest.mark.parametrize("quantised", [False, True], ids=["float32", "nf4"])
+def test_stacked_on_an_adapter(adapter: Path, tmp_path: Path, options: dict[str, Any], quantised: bool) -> None:
+    sections: dict[str, Any] = {"quantization": NF4} if quantised else {}
+    start = {"model_name_or_path": str(adapter), "dtype": "float32"}
+    recipe = recipe_for(start, adapter={"r": 2, "on_top_of": "stack", **options}, **sections)
+    model, tokenizer, precision = built(recipe)
+    fields = recipe.quantization.arguments() if recipe.quantization else None
+    old = logits(load_result(adapter, precision, quantization=fields)[0])
+    assert close(logits(model), old)
+    train_a_step(model)
+    after = logits(model)
+    assert not close(after, old)
+    with model.disable_adapter():  # TRL's reference: what training started from
+        assert close(logits(model), old)
+    save_result(model, tokenizer, tmp_path / "model")
+    assert close(logits(load_result(tmp_path / "model", precision, quantization=fields)[0]), after)
+    if not quantised:
+        again = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
+        assert close(logits(again), after)
+
+
+def test_only_plain_lora_is_stacked(adapter: Path) -> None:
+    recipe = recipe_for({"model_name_or_path": str(adapter)}, adapter={"on_top_of": "stack", "use_dora": True})
+    with pytest.raises(UserError, match=r"adapter\.on_top_of: only plain LoRA can be stacked; .*DoRA; use merge"):
+        built(recipe)
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_initialisations_that_change_the_base(base: Path, tmp_path: Path, init: str) -> None:
+    start = {"model_name_or_path": str(base), "dtype": "float32"}
+    model, tokenizer, _ = built(recipe_for(start, adapter={**LORA, "init_lora_weights": init}))
+    train_a_step(model)
+    save_result(model, tokenizer, tmp_path / "model")
+    assert close(logits(AutoPeftModelForCausalLM.from_pretrained(tmp_path / "model")), logits(model))
 
 
 def test_a_second_adapter_without_saying_how(adapter: Path) -> None:
@@ -304,7 +343,9 @@ def test_a_bfloat16_checkpoint_where_bfloat16_is_slow(tmp_path: Path, adapted: b
 
 def test_a_larger_tokenizer_gets_new_rows(tmp_path: Path) -> None:
     small = {**TINY, "vocab_size": 64}
-    LlamaForCausalLM(LlamaConfig(**{k: v for k, v in small.items() if k != "model_type"})).save_pretrained(tmp_path / "m")
+    LlamaForCausalLM(LlamaConfig(**{k: v for k, v in small.items() if k != "model_type"})).save_pretrained(
+        tmp_path / "m"
+    )
     start = {"model_name_or_path": str(tmp_path / "m"), "tokenizer_name_or_path": CHARACTERS, "dtype": "float32"}
     model, tokenizer, precision = built(recipe_for(start))
     assert model.get_input_embeddings().weight.shape[0] == model.config.vocab_size == len(tokenizer)
@@ -324,11 +365,19 @@ def test_a_larger_tokenizer_gets_new_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "sections", "line"),
     [
-        ({"config": {**TINY, "hiden_size": 3}}, {}, r"model\.config\.hiden_size: .*no such field; did you mean hidden_size"),
+        (
+            {"config": {**TINY, "hiden_size": 3}},
+            {},
+            r"model\.config\.hiden_size: .*no such field; did you mean hidden_size",
+        ),
         ({"config": {**TINY, "hidden_size": "x"}}, {}, r"model\.config: .*hidden_size"),
         ({"config": {**TINY, "model_type": "lama"}}, {}, r"model\.config: .*lama"),
         ({"config": {"model_type": "vit"}}, {}, r"model\.config: .*vit"),
-        ({"config": {**TINY, "vocab_size": 9}}, {}, r"model\.config: the tokenizer has 105 tokens.*leave out vocab_size"),
+        (
+            {"config": {**TINY, "vocab_size": 9}},
+            {},
+            r"model\.config: the tokenizer has 105 tokens.*leave out vocab_size",
+        ),
         ({"config": TINY, "attn_implementation": "flash_attention_2"}, {}, r"model\.attn_implementation: not possible"),
         ({"config": TINY}, {"adapter": {"target_modules": ["nope"]}}, r"adapter\.target_modules: .*nope"),
         ({"config": TINY}, {"quantization": NF4, "adapter": LORA}, r"quantization: random weights"),
@@ -343,7 +392,9 @@ def test_refusals_of_random_models(model: dict[str, Any], sections: dict[str, An
 def test_refusals_of_folders(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"quantization: quantised weights cannot be trained"):
         built(recipe_for({"model_name_or_path": str(base)}, quantization=NF4))
-    LlamaForCausalLM(LlamaConfig(**{k: v for k, v in TINY.items() if k != "model_type"})).save_pretrained(tmp_path / "m")
+    LlamaForCausalLM(LlamaConfig(**{k: v for k, v in TINY.items() if k != "model_type"})).save_pretrained(
+        tmp_path / "m"
+    )
     config = json.loads((tmp_path / "m" / "config.json").read_text())
     (tmp_path / "m" / "config.json").write_text(json.dumps({**config, "hidden_size": 64}))
     recipe = recipe_for({"model_name_or_path": str(tmp_path / "m"), "tokenizer_name_or_path": CHARACTERS})

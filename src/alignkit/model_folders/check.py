@@ -90,7 +90,7 @@ def _adapter_findings(recipe: Recipe, folder: ModelFolder | None) -> Iterator[Fi
     on_top_of = getattr(recipe.adapter, "on_top_of", None)
     starts_from_adapter = folder is not None and folder.kind == "adapter"
     if starts_from_adapter and recipe.adapter is not None and on_top_of is None:
-        hint = "say adapter.on_top_of: merge, or leave out `adapter:` to go on with the old one"
+        hint = "say adapter.on_top_of: merge or stack, or leave out `adapter:` to go on with the old one"
         yield "adapter", "training starts from an adapter, and the recipe asks for another one", hint
     if folder is not None and not starts_from_adapter and on_top_of is not None:
         yield "adapter.on_top_of", f"there is no adapter to put it on: {folder.path} is a full model", "leave it out"

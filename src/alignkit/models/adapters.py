@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from alignkit.recipe import Recipe
 
 _TASK_TYPES = {"causal_lm": "CAUSAL_LM", "sequence_classification": "SEQ_CLS", "token_classification": "TOKEN_CLS"}
+_CHANGING_INITS = ("pissa", "olora", "corda", "loftq")
+"""Ways of initialising LoRA that take something out of the base's weights."""
 _KEPT = "alignkit_trainable_weights"
 
 
@@ -29,10 +31,13 @@ def new_adapter(recipe: Recipe, base: PreTrainedModel, head: str, revision: str 
     kind = fields.pop("peft_type")
     try:
         config = PEFT_TYPE_TO_CONFIG_MAPPING[kind](**{"task_type": _TASK_TYPES[head], **fields})
-        return get_peft_model(base, config, revision=revision)
+        model = get_peft_model(base, config, revision=revision)
     except (ValueError, TypeError, KeyError, ImportError) as error:
         field = "adapter.target_modules" if "target" in str(error).lower() else "adapter"
         raise UserError(recipe.problem(field, f"PEFT refuses it ({shortened(error)})")) from error
+    if str(getattr(config, "init_lora_weights", True)).startswith(_CHANGING_INITS):
+        base.name_or_path = ""  # the adapter stands on what its initialisation left of the base
+    return model
 
 
 def continue_adapter(base: PreTrainedModel, start: Start, complain: Complain) -> Any:

@@ -13,6 +13,7 @@ from alignkit.errors import UserError
 from alignkit.model_folders import describe_folder
 from alignkit.models.adapters import continue_adapter, keep_trainable_weights, merge_adapter, new_adapter
 from alignkit.models.precision import Precision
+from alignkit.models.stack import refuse_unless_plain, stack_adapter
 from alignkit.models.start import Start, recipe_start, start_field
 from alignkit.models.tokenizer import stop_token_ids
 from alignkit.models.upstream import Complain, complain_about, raised_upstream
@@ -266,12 +267,16 @@ def _with_adapter(
     if old:
         assert found is not None
         if on_top_of is None:
-            hint = "say adapter.on_top_of: merge, or leave out `adapter:` to go on with the old one"
+            hint = "say adapter.on_top_of: merge or stack, or leave out `adapter:` to go on with the old one"
             message = "training starts from an adapter, and the recipe asks for another one"
             raise UserError(recipe.problem("adapter", message, hint))
-        if recipe.quantization is not None:
-            hint = "merge it first, or leave out `quantization:`"
+        complain = complain_about(recipe, field)
+        if on_top_of == "stack":
+            refuse_unless_plain(recipe.adapter.arguments(), complain, "`adapter:`")
+            base = stack_adapter(base, found, complain)
+        elif recipe.quantization is not None:
             message = "merging into quantised weights would round the old adapter away"
-            raise UserError(recipe.problem("adapter.on_top_of", message, hint))
-        base = merge_adapter(base, found, complain_about(recipe, field))
+            raise UserError(recipe.problem("adapter.on_top_of", message, "use stack, which is exact"))
+        else:
+            base = merge_adapter(base, found, complain)
     return new_adapter(recipe, base, head, None if found is None or old else found.base_revision)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from alignkit.errors import Problem
 from alignkit.models.adapters import load_adapter
 from alignkit.models.build import Head, load_base, quantization_config, safetensors_option, settle_token_ids
 from alignkit.models.precision import Precision, choose_device, computes_bfloat16, evaluation_precision
+from alignkit.models.stack import join_adapters, stacked_layers
 from alignkit.models.start import resolve_start
 from alignkit.models.tokenizer import load_tokenizer, settle_special_tokens
 
@@ -52,11 +54,18 @@ def save_result(
 def _save_adapter(model: Any, folder: Path, partial: Path, state_dict: dict[str, torch.Tensor] | None) -> None:
     base = model.get_base_model()
     config = model.peft_config["default"]
+    stacked = stacked_layers(base)
     if not base.name_or_path:
         _sane_generation_config(base)
         base.save_pretrained(partial / BASE, state_dict=_base_weights(base))
         config.base_model_name_or_path = str(folder / BASE)
-    model.save_pretrained(partial, selected_adapters=["default"], state_dict=state_dict)
+        if hasattr(config, "init_lora_weights"):
+            config.init_lora_weights = True  # or loading it would change the base a second time
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Could not find a config file")  # of a base out of reach, or not moved yet
+        model.save_pretrained(partial, selected_adapters=["default"], state_dict=state_dict)
+    if stacked:
+        join_adapters(partial, stacked)
 
 
 def _base_weights(base: PreTrainedModel) -> dict[str, torch.Tensor]:

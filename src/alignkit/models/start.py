@@ -61,6 +61,8 @@ def resolve_start(source: str, revision: str | None, complain: Complain) -> Star
         base_revision = folder.config.get("revision")
         tokenizer, tokenizer_revision = (str(folder.path), None) if folder.tokenizer else (folder.base, base_revision)
         return Start(folder.base, base_revision, str(folder.path), None, tokenizer, tokenizer_revision)
+    if source.startswith((".", "~")) or Path(source).is_absolute():
+        raise UserError(complain(None, f"there is no folder {source}", None))
     with raised_upstream(complain, source):
         config_file = _hub_adapter_config(source, revision)
     if config_file is None:
