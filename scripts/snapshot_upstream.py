@@ -4,9 +4,9 @@ Recipes are checked against this file, so that a misspelt field is found in mill
 Run it again whenever trl, transformers or peft move: `.venv/bin/python scripts/snapshot_upstream.py`; `--check` only
 says whether the file is what the installed versions give.
 
-Each class is `{"base": name, "fields": {field: {"type", "default", "choices", "help"}}}`; a class holds only what differs
-from its base. Types are a small grammar: null, bool, int, float, str, dict, any, list[T], the name of another class in the
-file, and alternatives joined by `|`. A default of null and absent choices are left out.
+Each class is `{"base": name, "fields": {field: {"type", "default", "choices", "help"}}}`; a class holds only what
+differs from its base. Types are a small grammar: null, bool, int, float, str, dict, any, list[T], the name of another
+class in the file, and alternatives joined by `|`. A default of null and absent choices are left out.
 """
 
 from __future__ import annotations

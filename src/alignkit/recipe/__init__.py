@@ -1,4 +1,4 @@
-"""Recipes: YAML in, one typed, frozen, strict object out, or every problem with its file and line. Imports nothing heavy."""
+"""Recipes: YAML in; out comes one typed, frozen, strict object, or every problem with its file and line."""
 
 from alignkit.recipe.base import InputPath, Section, UpstreamSection
 from alignkit.recipe.load import dump, load, load_mapping

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class InputPath:
-    """Marks a text field that may name a local file or folder, relative to the recipe (`Annotated[str, InputPath()]`)."""
+    """Marks a text field that may name a local file or folder (`Annotated[str, InputPath()]`)."""
 
 
 class Section(BaseModel):
@@ -37,6 +37,8 @@ class UpstreamSection(Section):
     """The names of the fields that are upstream's."""
     upstream_defaults: ClassVar[dict[str, Any]] = {}
     """Upstream's defaults, of the version the snapshot was taken from."""
+    refused_fields: ClassVar[dict[str, str]] = {}
+    """Further fields of upstream's that a recipe gives elsewhere -> where."""
 
     if TYPE_CHECKING:  # the fields are made from the snapshot, where mypy can't see them
 

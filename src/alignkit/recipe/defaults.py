@@ -1,4 +1,4 @@
-"""The one table of the defaults in which alignkit differs from upstream, each with its reason (docs/defaults.md shows it)."""
+"""The one table of the defaults in which alignkit differs from upstream, with reasons; docs/defaults.md shows it."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,8 @@ from alignkit.recipe import rules, source
 from alignkit.recipe.paths import input_paths, local_path, put
 from alignkit.recipe.recipe import Recipe
 from alignkit.recipe.source import SET, Document, KeyPath
-from alignkit.recipe.wording import closest, field_path, problems, shown
+from alignkit.recipe.suggest import closest
+from alignkit.recipe.wording import field_path, problems, shown
 
 Classes = Mapping[str, type[Recipe]]
 
@@ -38,7 +40,7 @@ def load_mapping(
     mapping: Mapping[str, Any], classes: Classes, base_dir: str | Path | None = None, method: str | None = None
 ) -> Recipe:
     """The same for a mapping; its relative input paths start from `base_dir` (the current folder by default)."""
-    data = copy.deepcopy({key: value for key, value in mapping.items()})
+    data = copy.deepcopy(dict(mapping))
     return _validated(Document(data, base_dir=Path(base_dir or Path.cwd())), classes, method)
 
 
@@ -49,22 +51,27 @@ def _validated(document: Document, classes: Classes, method: str | None) -> Reci
     try:
         recipe = _build(document, cls)
     except ValidationError as error:
-        errors = [dict(one) for one in error.errors()]
+        errors = [dict(one) for one in error.errors() if _worth_saying(one)]
         found += problems(errors, document, cls)
-        found += _other_contradictions(document, cls, [field_path(one, document) for one in errors])
-        raise UserError(_in_order(found)) from None
-    found += rules.check(recipe, document)
+        found += _other_contradictions(document, cls, errors)
+        raise UserError(_in_order(found, document)) from None
+    found += [*_bare_sections(document, cls), *rules.check(recipe, document)]
     if not found:
         found += recipe.contradictions()
     if found:
-        raise UserError(_in_order(found))
+        raise UserError(_in_order(found, document))
     return recipe
+
+
+def _worth_saying(error: Mapping[str, Any]) -> bool:
+    """Not what `_recipe_class` has said better, nor a default that only waits for a field that is wrong itself."""
+    return error["loc"] != ("method",) and error["type"] != "default_factory_not_called"
 
 
 def _recipe_class(
     document: Document, classes: Classes, method: str | None
 ) -> tuple[type[Recipe] | None, list[Problem]]:
-    """The class to check against, and what is wrong with `method`. The command's class serves where the recipe's is unclear."""
+    """The class to check against, and what is wrong with `method`; the command's serves where it is unclear."""
     name = document.data.get("method")
     known = ", ".join(classes)
     if "method" not in document.data:
@@ -96,8 +103,7 @@ def _build(document: Document, cls: type[Recipe]) -> Recipe:
             continue
         if document.place(place).file == SET and not local.exists():
             continue
-        whole = (*written, "path") if isinstance(_at(document.data, written), dict) else written
-        put(document.data, whole, str(local.absolute()))
+        put(document.data, written, str(local.absolute()))
         moved = True
     if moved:
         recipe = cls.model_validate(document.data)
@@ -106,7 +112,7 @@ def _build(document: Document, cls: type[Recipe]) -> Recipe:
 
 
 def _home(document: Document, path: KeyPath) -> Path | None:
-    """The folder that a path is relative to, where that is not the recipe's own: an extended file's, or the current one."""
+    """The folder that a path is relative to, where not the recipe's own: an extended file's, or the current one."""
     file = document.place(path).file
     if file is None:
         return None
@@ -116,22 +122,33 @@ def _home(document: Document, path: KeyPath) -> Path | None:
     return None if folder == document.base_dir else folder
 
 
+def _bare_sections(document: Document, cls: type[Recipe]) -> list[Problem]:
+    """`adapter:` with nothing below it: it may mean one with its defaults, or none."""
+    hint = "leave the key out, say null for none, or {} for one with its defaults"
+    return [
+        document.problem(path, "nothing stands below this section", hint)
+        for path in sorted(document.bare)
+        if len(path) == 1 and path[0] in cls.model_fields and document.data.get(path[0], True) is None
+    ]
+
+
 def _at(value: Any, path: KeyPath) -> Any:
     for key in path:
         value = value[key]
     return value
 
 
-def _other_contradictions(document: Document, cls: type[Recipe], wrong: list[KeyPath]) -> list[Problem]:
-    """What does not go together in the part of a recipe that is right: the wrong values are left out and it is built."""
+def _other_contradictions(document: Document, cls: type[Recipe], errors: list[dict[str, Any]]) -> list[Problem]:
+    """What does not go together in the part of a recipe that is right: it is built without the wrong values."""
     data = copy.deepcopy(document.data)
+    wrong = [field_path(one, document) for one in errors]
+    if "output_dir" not in data:
+        data["output_dir"] = "?"  # no rule reads it
     for path in sorted(wrong, key=len, reverse=True):
-        try:
+        with contextlib.suppress(KeyError, IndexError, TypeError):
             parent = _at(data, path[:-1])
-            if path and isinstance(parent, dict):
+            if path and isinstance(parent, dict) and path != ("output_dir",):
                 parent.pop(path[-1], None)
-        except (KeyError, IndexError, TypeError):
-            continue
     try:
         recipe = cls.model_validate(data)
     except ValidationError:
@@ -140,9 +157,9 @@ def _other_contradictions(document: Document, cls: type[Recipe], wrong: list[Key
     return rules.check(recipe, document, wrong)
 
 
-def _in_order(found: Sequence[Problem]) -> list[Problem]:
-    """Each problem once, in the order of the file; those of other files and of `--set` after the recipe's own."""
-    files = list(dict.fromkeys(str(problem.file) for problem in found))
+def _in_order(found: Sequence[Problem], document: Document) -> list[Problem]:
+    """Each problem once, in the order of the file; those of extended files and of `--set` after the recipe's own."""
+    files = [str(document.path), *(str(problem.file) for problem in found if problem.file is not None), "None"]
     unique = list(dict.fromkeys(found))
     return sorted(unique, key=lambda problem: (files.index(str(problem.file)), problem.line or 0))
 

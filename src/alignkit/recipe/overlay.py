@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What a field accepts besides its type: numbers within bounds, or one of the choices; `type` replaces upstream's."""
+    """What a field accepts besides its type: numbers within bounds, one of the choices; `type` replaces upstream's."""
 
     ge: float | None = None
     gt: float | None = None
@@ -173,6 +173,7 @@ OVERLAY: dict[str, dict[str, Bound]] = {
     "PeftConfig": PEFT,
     "LoraConfig": LORA,
     "AdaLoraConfig": LORA,
+    "OFTConfig": {"r": AT_LEAST_0},  # 0: the block size is given instead
     "BitsAndBytesConfig": QUANTIZATION,
     "GenerationConfig": GENERATION,
 }

@@ -50,7 +50,17 @@ ADAPTER = {
     "revision": "it belongs in `model.revision`",
 }
 
-GENERATION = dict.fromkeys((*("output_attentions", "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate"), "is_assistant"), "alignkit reads the generated text only")
+GENERATION = dict.fromkeys(
+    (
+        "output_attentions",
+        "output_hidden_states",
+        "output_scores",
+        "output_logits",
+        "return_dict_in_generate",
+        "is_assistant",
+    ),
+    "alignkit reads the generated text only",
+)
 
 # upstream class -> refused field -> where it belongs
 REFUSED: dict[str, dict[str, str]] = {

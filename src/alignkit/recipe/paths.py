@@ -22,7 +22,7 @@ def local_path(value: str, base_dir: Path) -> Path | None:
     path = base_dir / Path(value).expanduser()
     if value.startswith((".", "/", "~")) or path.exists():
         return path
-    head = Path(*[part for part in _parts_before_glob(value)])
+    head = Path(*_parts_before_glob(value))
     return path if any(mark in value for mark in "*?[") and (base_dir / head).is_dir() else None
 
 

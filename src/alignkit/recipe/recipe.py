@@ -29,16 +29,14 @@ from alignkit.recipe.source import Document, as_path
 class Recipe(Section):
     """One job, complete: the model, the data, how it is trained, and what is measured afterwards.
 
-    A method's recipe sets `training_config`, the upstream class that `training` holds the fields of. If it has fields of
-    its own there, it subclasses `TrainingSection` and names that in `training_section`.
+    A method's recipe sets `training_config`, the upstream class that `training` holds the fields of. If it has fields
+    of its own there, it subclasses `TrainingSection` and names that in `training_section`.
     """
 
     training_config: ClassVar[str] = "TrainingArguments"
     training_section: ClassVar[type[TrainingSection]] = TrainingSection
     can_pack: ClassVar[bool] = False
     """Whether this method's rows may be packed."""
-    refused_training: ClassVar[dict[str, str]] = {}
-    """Upstream's training fields that this method derives itself -> where they belong."""
 
     method: str
     """The training method; it equals the command: sft, dpo, …"""
@@ -54,9 +52,9 @@ class Recipe(Section):
     """Train an adapter (LoRA and its kin); leave out to train every weight."""
     data: DataSection | None = None
     """What is trained on."""
-    training: TrainingSection = Field(default_factory=dict, validate_default=True)  # type: ignore[arg-type]
+    training: TrainingSection = Field(default_factory=dict, validate_default=True)
     """How it is trained: the fields of the method's TRL or transformers config."""
-    evaluation: list[EvaluationTask] = []
+    evaluation: list[EvaluationTask] = Field(default=[])
     """What is measured when training has ended."""
 
     _document: Document = PrivateAttr(default_factory=Document)
@@ -93,7 +91,7 @@ class Recipe(Section):
         return self._document.problem(as_path(field), message, hint)
 
     def contradictions(self) -> Iterator[Problem]:
-        """What does not go together in this method's recipe; a method overrides it. Asked once everything else holds."""
+        """What does not go together in this method's recipe; methods override it. Asked once everything else holds."""
         return iter(())
 
     def resolved(self) -> dict[str, Any]:
@@ -127,7 +125,7 @@ def adapter_class(value: Any) -> type[AdapterSection]:
             "adapter",
             [
                 InitErrorDetails(
-                    type=PydanticCustomError("choice", "unknown", {"choices": sorted(types)}),
+                    type=PydanticCustomError("choice", "unknown", {"choices": ["LORA", *types]}),
                     loc=("peft_type",),
                     input=kind,
                 )

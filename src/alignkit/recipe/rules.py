@@ -189,8 +189,10 @@ def batches_divide(recipe: Recipe) -> Iterator[Finding]:
     if total is None or per_device is None:
         return
     if total % per_device:
-        message = f"{total} is not a multiple of per_device_train_batch_size, {per_device}"
-        yield "training.global_batch_size", message, _divisor_hint(training, total, per_device)
+        fitting = max(size for size in range(1, per_device + 1) if total % size == 0)
+        default = "" if "per_device_train_batch_size" in training.model_fields_set else " by default"
+        message = f"{total} is not a multiple of per_device_train_batch_size, which is {per_device}{default}"
+        yield "training.global_batch_size", message, f"say per_device_train_batch_size: {fitting}"
     elif "gradient_accumulation_steps" in training.model_fields_set:
         together = per_device * training.gradient_accumulation_steps
         if total % together:
@@ -199,12 +201,6 @@ def batches_divide(recipe: Recipe) -> Iterator[Finding]:
                 f"which does not go into global_batch_size, {total}"
             )
             yield "training.gradient_accumulation_steps", message, "leave it out: it follows from global_batch_size"
-
-
-def _divisor_hint(training: Any, total: int, per_device: int) -> str:
-    fitting = max(size for size in range(1, min(total, per_device) + 1) if total % size == 0)
-    by_default = "" if "per_device_train_batch_size" in training.model_fields_set else " (that is its default)"
-    return f"say per_device_train_batch_size: {fitting}{by_default}"
 
 
 @rule("training.packing", "training.max_length")
@@ -285,10 +281,12 @@ def patience_needs_metric(recipe: Recipe) -> Iterator[Finding]:
 @rule(
     "training.load_best_model_at_end",
     *("training.eval_strategy", "training.save_strategy", "training.eval_steps", "training.save_steps"),
-    "training.logging_steps",
+    *("training.logging_steps", "data.eval", "data.eval_fraction"),
 )
 def best_is_saved(recipe: Recipe) -> Iterator[Finding]:
     training = recipe.training
+    if not has_eval(recipe):
+        return
     if (
         not value(recipe, "load_best_model_at_end")
         or training.save_strategy == "best"

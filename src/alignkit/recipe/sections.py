@@ -50,7 +50,7 @@ class Source(Section):
     """A Hub id, a file (json, jsonl, csv, tsv, parquet, txt, also .gz), a glob, or a folder of such files."""
     generate: str | None = None
     """A built-in generator, instead of `path`: addition, …"""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
     """The generator's options."""
     name: str | None = None
     """The configuration of a Hub dataset."""
@@ -62,7 +62,7 @@ class Source(Section):
     """Which files of a Hub dataset or folder to read."""
     weight: Annotated[float, Field(gt=0)] | None = None
     """The probability of drawing from this source, relative to the others' weights."""
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = Field(default={})
     """Our word: theirs. For example `{prompt: question, completion: answer}`."""
     layout: str | None = None
     """Read the rows as this known layout, where recognising it would go wrong."""
@@ -108,9 +108,9 @@ class EvaluationTask(Section):
     """What is done with the examples."""
     data: Sources | None = None
     """Its examples; the eval split by default."""
-    metrics: list[str] = []
+    metrics: list[str] = Field(default=[])
     """The metrics to compute: bleu, rougeL, exact_match, … (default: the task's own)."""
-    generation: UpstreamSection = Field(default_factory=dict, validate_default=True)  # type: ignore[arg-type]
+    generation: UpstreamSection = Field(default_factory=dict, validate_default=True)
     """The fields of transformers' GenerationConfig."""
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Examples at once."""

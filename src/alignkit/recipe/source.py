@@ -34,6 +34,7 @@ class Document:
 
     data: dict[Any, Any] = field(default_factory=dict)
     places: dict[KeyPath, Place] = field(default_factory=dict)
+    bare: set[KeyPath] = field(default_factory=set)  # keys with nothing after the colon, not even `null`
     path: Path | None = None
     base_dir: Path = field(default_factory=Path.cwd)
 
@@ -46,15 +47,12 @@ class Document:
         return Place(str(self.path), 1) if self.path else Place()
 
     def written(self, path: KeyPath) -> KeyPath:
-        """`path` as the user wrote it: without the index 0 where a single item stands for a list of one."""
-        value, kept = self.data, []
+        """`path` as the user wrote it: without the steps into what a shorter form stands for."""
+        value: Any = self.data
+        kept: list[Any] = []
         for key in path:
-            if (
-                isinstance(key, int)
-                and isinstance(value, dict | str)
-                and key not in (value if isinstance(value, dict) else ())
-            ):
-                continue
+            if isinstance(value, str) or (isinstance(key, int) and isinstance(value, dict) and key not in value):
+                continue  # a bare path for a source, or one source for a list of them
             kept.append(key)
             value = _child(value, key)
         return tuple(kept)
@@ -157,7 +155,7 @@ def parse(text: str, file: str) -> Document:
     data = reader.value(root, ())
     if reader.problems:
         raise UserError(reader.problems)
-    return Document(data, reader.places)
+    return Document(data, reader.places, reader.bare)
 
 
 def _line(node: Node) -> int:
@@ -180,8 +178,8 @@ def _syntax_problem(error: YAMLError, text: str, file: str) -> Problem:
         what, hint = "this line does not fit the ones before it", "check its indentation"
     elif "unexpected end of stream" in what or "expected ',' or" in what:
         opened = getattr(error, "context_mark", None)
-        begun = f" (it begins in line {opened.line + 1})" if opened is not None else ""
-        what = "a quote or bracket is not closed" + begun
+        line = opened.line + 1 if opened is not None else line
+        what = "a quote or bracket that begins here is not closed"
     elif "but found another document" in what:
         what = "a recipe is one YAML document; there is a second one after `---`"
     elif "undefined alias" in what:
@@ -195,6 +193,7 @@ class _Reader:
     def __init__(self, file: str) -> None:
         self.file = file
         self.places: dict[KeyPath, Place] = {}
+        self.bare: set[KeyPath] = set()
         self.problems: list[Problem] = []
         self.open: list[int] = []  # the nodes being read: an alias to one of them has no end
         self.constructor = YAML(typ="safe", pure=True).constructor
@@ -219,6 +218,8 @@ class _Reader:
 
     def scalar(self, node: ScalarNode, path: KeyPath) -> Any:
         tag = str(node.tag)
+        if node.value == "" and tag == TAG + "null":
+            self.bare.add(path)
         if tag in (TAG + "str", TAG + "timestamp", TAG + "value", TAG + "merge"):
             return node.value
         if tag not in (TAG + "null", TAG + "bool", TAG + "int", TAG + "float"):
@@ -269,7 +270,7 @@ def merge(base: Document, over: Document) -> Document:
     """`over` on top of `base`: mappings are merged, anything else is replaced; places stay those of the files."""
     places = dict(base.places)
     data = _merge(base.data, over.data, (), places, over.places)
-    return Document(data, places)
+    return Document(data, places, over.bare | {path for path in base.bare if path not in over.places})
 
 
 def _merge(base: Any, over: Any, path: KeyPath, places: dict[KeyPath, Place], new: dict[KeyPath, Place]) -> Any:

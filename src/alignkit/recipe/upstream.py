@@ -9,6 +9,7 @@ import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import GenericAlias
 from typing import Annotated, Any, Literal, TypeVar, Union
 
 from pydantic import Field, create_model
@@ -94,12 +95,12 @@ def _annotation(field: UpstreamField, kind: str) -> Any:
             return Union[Literal[field.choices], Annotated[str, Field(pattern=bound.pattern)]]  # noqa: UP007
         return Literal[field.choices] if field.choices else str
     if kind.startswith("list["):
-        return list[_annotation(field, kind[5:-1])]  # type: ignore[misc]
+        return GenericAlias(list, (_annotation(field, kind[5:-1]),))
     return section_class(kind, UpstreamSection)
 
 
 def _field(field: UpstreamField, default: Default | None) -> tuple[Any, FieldInfo]:
-    annotation = Union[tuple(_annotation(field, kind) for kind in _kinds(field))]  # noqa: UP007
+    annotation: Any = Union.__getitem__(tuple(_annotation(field, kind) for kind in _kinds(field)))
     if default is None:
         return annotation, Field(default=field.default, description=field.help or None)
     if default.value_for is None:
@@ -127,7 +128,8 @@ def section_class(name: str, base: type[SectionType]) -> type[SectionType]:
     come last, so that the others are known when it is chosen.
     """
     own = set(base.model_fields)
-    kept = {key: field for key, field in fields(name).items() if key not in own and key not in refused(name)}
+    left_out = own | set(base.refused_fields) | set(refused(name))
+    kept = {key: field for key, field in fields(name).items() if key not in left_out}
     defaults = {default.field: default for default in differing(name)}
     ordered = sorted(kept, key=lambda key: key in defaults and defaults[key].value_for is not None)
     made: Any = {key: _field(kept[key], defaults.get(key)) for key in ordered}

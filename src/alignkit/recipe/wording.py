@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
 from alignkit.errors import Problem
-from alignkit.recipe import upstream
 from alignkit.recipe.base import Section, UpstreamSection
-from alignkit.recipe.owned import ALIASES, refused
-from alignkit.recipe.recipe import Recipe, adapter_class
-from alignkit.recipe.sections import EvaluationTask, QuantizationSection
-from alignkit.recipe.source import Document, KeyPath, dotted
+from alignkit.recipe.navigate import alternatives, item_type, literals, section_at
+from alignkit.recipe.owned import refused
+from alignkit.recipe.recipe import Recipe
+from alignkit.recipe.source import Document, KeyPath
+from alignkit.recipe.suggest import closest, meant
 
 SHOWN_CHOICES = 12
-NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "nothing"}
+NAMES = {
+    list: "a list",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    type(None): "nothing",
+}
+BY_ERROR = {"string_type": str, "int_type": int, "float_type": float, "bool_type": bool, "list_type": list}
 LIMITS = {
     "greater_than_equal": ("ge", "must be at least {}"),
     "greater_than": ("gt", "must be more than {}"),
@@ -33,21 +39,23 @@ def problems(errors: Iterable[Mapping[str, Any]], document: Document, recipe: ty
     for error in errors:
         by_field.setdefault(field_path(error, document), []).append(error)
     for path, found in by_field.items():
-        yield Worder(document, recipe, path).problem(found)
+        inside = any(other[: len(path)] == path and len(other) > len(path) for other in by_field)
+        if not inside:  # else the alternative that got further says what is wrong
+            yield Worder(document, recipe, path).problem(found)
 
 
 def field_path(error: Mapping[str, Any], document: Document) -> KeyPath:
-    """The path of the value that an error is about, without pydantic's names for the alternatives of a union."""
+    """The path of the value that an error is about, as the user wrote it.
+
+    Pydantic's path also names the alternatives of unions, and the index 0 where one item stands for a list of one.
+    """
     value: Any = document.data
     path: list[Any] = []
-    for place, key in enumerate(error["loc"]):
-        last = place == len(error["loc"]) - 1
-        if isinstance(value, dict) and (key in value or (last and error["type"] == "missing")):
-            value = value.get(key)
-        elif isinstance(key, int) and isinstance(value, list) and key < len(value):
+    for key in error["loc"]:
+        if (isinstance(value, dict) and key in value) or (isinstance(value, list) and key in range(len(value))):
             value = value[key]
-        elif (key == "path" and isinstance(value, str)) or (isinstance(key, str) and isinstance(value, list)) or not (isinstance(key, int) and isinstance(value, dict | str)):
-            continue
+        elif error["type"] == "missing" and isinstance(key, str):
+            value = None
         else:
             continue
         path.append(key)
@@ -96,7 +104,7 @@ class Worder:
         choices = [choice for choice in self.choices() if isinstance(choice, str)]
         if choices and (isinstance(value, str) or ("literal_error" in kinds and kinds == {"literal_error"})):
             return self.choice(value, choices)
-        return self.wrong_type(value)
+        return self.wrong_type(value, kinds)
 
     def choice(self, value: Any, choices: Iterable[str]) -> tuple[str, str | None]:
         options = list(choices)
@@ -120,11 +128,13 @@ class Worder:
         parent = section_at(self.recipe, tuple(path[:-1]), self.document.data)
         return parent.model_fields.get(path[-1]) if parent and path else None
 
-    def wrong_type(self, value: Any) -> tuple[str, str | None]:
+    def wrong_type(self, value: Any, kinds: set[str]) -> tuple[str, str | None]:
         info = self.info()
         annotation = None if info is None else info.annotation
         if isinstance(self.name, int):
             annotation = item_type(annotation)
+        if annotation is None:
+            annotation = next((kind for name, kind in BY_ERROR.items() if name in kinds), None)
         if value is None:
             return f"is empty: expected {expected(annotation)}", "leave the key out to take its default"
         hint = None
@@ -138,135 +148,29 @@ class Worder:
 
     def missing(self) -> Problem:
         place = self.path[:-1]
-        message = "is missing" if not self.path[:-1] else "is missing here"
+        message = "is missing"
         info = self.info()
         annotation = None if info is None else info.annotation
         if isinstance(annotation, type) and issubclass(annotation, Section):
             message = "this section is missing"
-        near = closest(str(self.name), self.unknown_siblings())
-        hint = f"{near} looks like it" if near else None
-        return self.document.problem(self.path, message, hint, at=place)
-
-    def unknown_siblings(self) -> list[str]:
-        """Keys beside this one that no field has."""
-        value: Any = self.document.data
-        for key in self.path[:-1]:
-            value = value[key]
-        known = self.parent.model_fields if self.parent else {}
-        return [key for key in value if isinstance(key, str) and key not in known] if isinstance(value, dict) else []
+        return self.document.problem(self.path, message, at=place)
 
     def unknown(self) -> Problem:
         """A key that the section does not have: owned elsewhere, of another section, of another tool, or misspelt."""
         name, parent = str(self.name), self.parent
-        fields = list(parent.model_fields) if parent else []
+        places: dict[str, str] = {}
         if parent is not None and issubclass(parent, UpstreamSection) and parent.upstream_name:
-            places = {**refused(parent.upstream_name), **self.refused_by_method()}
-            if name in places and (name in upstream.fields(parent.upstream_name) or name in self.refused_by_method()):
-                return self.document.problem(self.path, "is not given here", places[name])
-        close = closest(name, fields)
-        if close and (name.replace("-", "_").lower() == close or len(name) > 3):
-            return self.document.problem(self.path, "unknown field", f"did you mean {close}?")
-        for home, owner in elsewhere(self.recipe, self.document.data):
-            if owner is not parent and name in owner.model_fields:
-                return self.document.problem(
-                    self.path,
-                    "unknown field",
-                    f"it belongs in {home}" if home else "it belongs at the top of the recipe",
-                )
-        if name in ALIASES:
-            return self.document.problem(self.path, "unknown field", f"did you mean {ALIASES[name]}?")
-        for home, owner in elsewhere(self.recipe, self.document.data):
-            if (near := closest(name, list(owner.model_fields), cutoff=0.85)) and owner is not parent:
-                return self.document.problem(
-                    self.path, "unknown field", f"did you mean {home + '.' if home else ''}{near}?"
-                )
-        listed = f"the fields here are {', '.join(fields)}" if 0 < len(fields) <= 16 else None
-        return self.document.problem(self.path, "unknown field", listed)
-
-    def refused_by_method(self) -> dict[str, str]:
-        return self.recipe.refused_training if self.path[:1] == ("training",) else {}
-
-
-def closest(word: str, options: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The option that `word` most likely stands for; dashes and capitals are forgiven."""
-    plain = {option.lower().replace("-", "_"): option for option in reversed(list(options))}
-    found = get_close_matches(word.lower().replace("-", "_"), list(plain), n=1, cutoff=cutoff)
-    return plain[found[0]] if found else None
-
-
-def elsewhere(recipe: type[Recipe], data: dict[Any, Any]) -> Iterator[tuple[str, type[Section]]]:
-    """The sections of a recipe in which a misplaced key may belong: ("training", its class), …; "" is the top."""
-    yield "", recipe
-    for name in recipe.model_fields:
-        if (section := section_at(recipe, (name,), data)) is not None and section is not EvaluationTask:
-            yield name, section
-
-
-def section_at(recipe: type[Recipe], path: KeyPath, data: Any) -> type[Section] | None:
-    """The class of the section that stands at `path`, or None where there is none."""
-    section: type[Section] | None = recipe
-    for depth, key in enumerate(path):
-        if isinstance(key, int):
-            continue
-        if section is None:
-            return None
-        if isinstance(section, type) and issubclass(section, Recipe) and key in ("training", "adapter", "quantization"):
-            section = _upstream_section(section, key, data)
-        elif issubclass(section, EvaluationTask) and key == "generation":
-            section = upstream.section_class("GenerationConfig", UpstreamSection)
-        else:
-            info = section.model_fields.get(key)
-            section = None if info is None else _section_in(info.annotation)
-        del depth
-    return section
-
-
-def _upstream_section(recipe: type[Recipe], key: str, data: Any) -> type[Section] | None:
-    if key == "training":
-        return upstream.section_class(recipe.training_config, recipe.training_section)
-    if key == "quantization":
-        return upstream.section_class("BitsAndBytesConfig", QuantizationSection)
-    value = data.get("adapter") if isinstance(data, dict) else None
-    kind = value.get("peft_type") if isinstance(value, dict) else None
-    return adapter_class({"peft_type": kind} if kind in upstream.peft_types() else {})
-
-
-def _section_in(annotation: Any) -> type[Section] | None:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    return next((found for arg in get_args(annotation) if (found := _section_in(arg)) is not None), None)
-
-
-def literals(annotation: Any) -> Iterator[Any]:
-    """The values of every Literal inside an annotation."""
-    if get_origin(annotation) is Literal:
-        yield from get_args(annotation)
-        return
-    for arg in get_args(annotation):
-        yield from literals(arg)
-
-
-def alternatives(annotation: Any) -> list[Any]:
-    """The alternatives of a union, without what Annotated adds."""
-    if hasattr(annotation, "__metadata__"):
-        return alternatives(annotation.__origin__)
-    if get_origin(annotation) in (Union, types.UnionType):
-        return [one for arg in get_args(annotation) for one in alternatives(arg)]
-    return [annotation]
-
-
-def item_type(annotation: Any) -> Any:
-    """The type of the items of the list among the alternatives."""
-    for one in alternatives(annotation):
-        if get_origin(one) is list:
-            return get_args(one)[0]
-    return None
+            places = {**refused(parent.upstream_name), **parent.refused_fields}
+        if name in places:
+            return self.document.problem(self.path, "is not given here", places[name])
+        hint = meant(name, parent, self.recipe, self.document.data)
+        return self.document.problem(self.path, "unknown field", hint)
 
 
 def expected(annotation: Any) -> str:
     """`a whole number or a list of text`: an annotation in words."""
     if annotation is None:
-        return "something else"
+        return "another kind of value"
     words = []
     for one in alternatives(annotation):
         if one is type(None):
@@ -315,6 +219,3 @@ def shown(value: Any) -> str:
         return "nothing"
     text = repr(value) if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 60 else text[:57] + "…"
-
-
-__all__ = ["closest", "dotted", "field_path", "problems", "shown"]
