@@ -118,9 +118,10 @@ def line_chart(panel: Panel, small: bool = False) -> LineChart | None:
     log = panel.name != "learning_rate" and wants_log(values)
     steps = [step for series in panel.series for step in series.steps]
     low, high = min(steps), max(steps)
-    x = Scale(low, high) if high > low else Scale(low - 1, high + 1)
-    y = fit(values, log=log, zero=_from_zero(values))
-    y_ticks = y.ticks(3 if small else 4)
+    start = 0.0 if 0 < low <= 0.25 * high else low
+    x = Scale(start, high) if high > low else Scale(low - 1, high + 1)
+    y = fit(values, log=log, zero=_from_zero(values), wanted=3 if small else 4)
+    x_ticks, y_ticks = _whole_ticks(x, low, high, 4 if small else 5), y.ticks(3 if small else 4)
     buckets = BUCKETS // 2 if small else BUCKETS
     drawn = [_line(series, style, x, y, buckets) for series, style in zip(panel.series, "abcdef", strict=False)]
     lost = sorted({step for series in panel.series for step in series.lost})
@@ -128,12 +129,12 @@ def line_chart(panel: Panel, small: bool = False) -> LineChart | None:
         title=panel.name,
         note=_note(panel, log, any(line.smooth for line in drawn), lost),
         lines=drawn,
-        x_ticks=_whole_ticks(x, low, high, 4 if small else 5),
+        x_ticks=x_ticks,
         y_ticks=y_ticks,
         x_range=(x.low, x.high),
         lost=[round(x.at(step), 2) for step in lost[:200]],
         description=_describe(panel),
-        label_width=max(5, *(len(tick.label) for tick in y_ticks)),  # five: the word under them
+        label_width=max(_corner_width(x_ticks), *(len(tick.label) for tick in y_ticks)),
         summary=panel.series,
     )
 
@@ -249,6 +250,12 @@ def _whole_ticks(x: Scale, low: float, high: float, wanted: int) -> list[Tick]:
     if high - low < wanted:
         return [Tick(round(x.at(step), 3), f"{step:,}") for step in range(math.ceil(low), math.floor(high) + 1)]
     return x.ticks(wanted)
+
+
+def _corner_width(x_ticks: Sequence[Tick]) -> int:
+    """What the word "step" left of the ticks needs, in characters, so that it never touches the first of them."""
+    first = x_ticks[0] if x_ticks else None
+    return 5 + (math.ceil(len(first.label) / 2) if first is not None and first.at < 6 else 0)
 
 
 def _note(panel: Panel, log: bool, smoothed: bool, lost: Sequence[float]) -> str:

@@ -25,6 +25,7 @@ class Scale:
     low: float
     high: float
     log: bool = False
+    step: float | None = None  # between ticks, where the ends were rounded to it
 
     def at(self, value: float) -> float:
         """Where `value` lies, in per cent."""
@@ -36,7 +37,11 @@ class Scale:
 
     def ticks(self, wanted: int) -> list[Tick]:
         """About `wanted` round values in the range, with labels that tell them apart."""
-        values = _log_values(self.low, self.high, wanted) if self.log else _round_values(self.low, self.high, wanted)
+        values = (
+            _log_values(self.low, self.high, wanted)
+            if self.log
+            else _round_values(self.low, self.high, self.step or _step(self.low, self.high, wanted))
+        )
         labels = [_log_label(value) for value in values] if self.log else tick_labels(values)
         return [Tick(round(self.at(value), 3), label) for value, label in zip(values, labels, strict=True)]
 
@@ -54,7 +59,7 @@ def fit(values: Sequence[float], log: bool = False, zero: bool = False, wanted: 
         pad = abs(high) * 0.5 or 1.0
         low, high = low - pad, high + pad
     step = _step(low, high, wanted)
-    return Scale(math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step)
+    return Scale(math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step, step=step)
 
 
 def wants_log(values: Sequence[float]) -> bool:
@@ -87,8 +92,7 @@ def _step(low: float, high: float, wanted: int) -> float:
     return next((factor * power for factor in (1, 2, 2.5, 5) if factor * power >= raw * 0.999), 10 * power)
 
 
-def _round_values(low: float, high: float, wanted: int) -> list[float]:
-    step = _step(low, high, wanted)
+def _round_values(low: float, high: float, step: float) -> list[float]:
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [number * step for number in range(first, min(last, first + 50) + 1)]
 

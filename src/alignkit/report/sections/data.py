@@ -20,14 +20,17 @@ def data_counts(data: ReportData) -> Section | None:
     if held_out:
         rows, tokens = numbers.count(held_out.get("examples")), numbers.count(held_out.get("tokens"))
         blocks.append(Prose(f"Held out for evaluation: {rows} examples, {tokens} tokens."))
+        if shared := numbers.finite(held_out.get("also_in_train")):
+            text = (
+                f"{numbers.count(shared)} of them stand in the training data too: the held-out loss flatters the model."
+            )
+            blocks.append(Prose(text, tone="warn"))
     if dropped := _dropped(train):
         blocks.append(dropped)
     bins = [item for item in listed(train.get("length_histogram")) if isinstance(item, list) and len(item) == 2]
     counted = [(numbers.count(upper), numbers.finite(n) or 0.0) for upper, n in bins]
-    if counted:
-        longest = numbers.finite(train.get("longest"))
-        note = f"longest {numbers.count(longest)}" if longest is not None else ""
-        blocks.append(Charts([bar_chart("Examples by length, up to … tokens", counted, note)]))
+    if len(counted) > 1:
+        blocks.append(Charts([bar_chart("Examples by length, up to … tokens", counted)]))
     if sources := _sources(train):
         blocks.append(sources)
     return Section("data", "Data", blocks)
@@ -43,6 +46,8 @@ def _counts(counts: Mapping[str, Any]) -> list[Fact]:
     if numbers.finite(counts.get("supervised_tokens")) is not None:
         share = numbers.share(counts["supervised_tokens"], counts.get("tokens"))
         facts.append(Fact("Supervised", share, f"{numbers.compact(counts['supervised_tokens'])} tokens"))
+    if (longest := numbers.finite(counts.get("longest"))) is not None:
+        facts.append(Fact("Longest", numbers.count(longest), "tokens"))
     if duplicates := numbers.finite(counts.get("duplicates")):
         facts.append(Fact("Duplicates", numbers.count(duplicates), "kept as they are"))
     if (truncated := numbers.finite(counts.get("truncated"))) is not None:

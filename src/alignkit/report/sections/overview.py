@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from alignkit.report import numbers
 from alignkit.report.blocks import Bullets, Fact, Facts, Section, Tone
 from alignkit.report.curves import Series
-from alignkit.report.data import ReportData
+from alignkit.report.data import ReportData, dig
 from alignkit.report.sections.scores import comparisons
 
 METHODS = {
@@ -72,7 +72,9 @@ def base_model(data: ReportData) -> str:
     model = data.recipe_at("model")
     name = data.manifest_at("model", "name_or_path") or data.recipe_at("model", "model_name_or_path")
     if not name and isinstance(model, dict):
-        name = model.get("from_recipe") or ("a new model" if model.get("init") == "random" else "")
+        kind = dig(model, "config", "model_type")
+        new = f"a new {kind} model" if isinstance(kind, str) else "a new model"
+        name = model.get("from_recipe") or (new if model.get("init") == "random" else "")
     return str(name or data.result.base or "")
 
 

@@ -102,7 +102,11 @@ def _circumstances(data: ReportData) -> list[Fact]:
             facts.append(Fact("Precision", _plain(model["dtype"]), detail))
     hardware = data.manifest.get("hardware")
     if isinstance(hardware, dict):
-        facts += [Fact(str(k).replace("_", " ").capitalize(), _plain(v)) for k, v in hardware.items() if v is not None]
+        name = _plain(hardware["name"]) if hardware.get("name") else ""
+        for key, value in hardware.items():
+            if value is not None and key != "name":
+                label = str(key).replace("_", " ").capitalize()
+                facts.append(Fact(label, _plain(value), name if key == "device" else ""))
     if data.manifest.get("created"):
         facts.append(Fact("Started", str(data.manifest["created"])))
     return facts
