@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import string
+import sys
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
@@ -44,7 +45,8 @@ def build() -> Tokenizer:
 
 
 def main() -> None:
-    folder = Path(__file__).parents[1] / "src" / "alignkit" / "assets" / "tokenizers" / "characters"
+    packaged = Path(__file__).parents[1] / "src" / "alignkit" / "assets" / "tokenizers" / "characters"
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else packaged
     folder.mkdir(parents=True, exist_ok=True)
     build().save(str(folder / "tokenizer.json"))
     settings = {

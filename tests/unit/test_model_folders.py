@@ -131,6 +131,12 @@ def test_broken_downloads(tmp_path: Path, damage: str) -> None:
     assert "cut short" in line or "no safetensors file" in line
 
 
+def test_an_adapter_that_moved_with_its_base(tmp_path: Path) -> None:
+    adapter_folder(tmp_path / "moved", str(tmp_path / "gone" / "model" / "base"))
+    model_folder(tmp_path / "moved" / "base")
+    assert describe_folder(tmp_path / "moved").base == str(tmp_path / "moved" / "base")
+
+
 def test_adapter_without_its_base(tmp_path: Path) -> None:
     adapter_folder(tmp_path / "adapter", str(tmp_path / "gone"))
     lines = [str(problem) for problem in check_model(recipe_for(tmp_path, "model_name_or_path: adapter"))]

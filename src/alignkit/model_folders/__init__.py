@@ -6,10 +6,11 @@ that the files alone can tell.
 """
 
 from alignkit.model_folders.check import check_model
-from alignkit.model_folders.folders import ModelFolder, describe_folder, find_template, has_tokenizer
+from alignkit.model_folders.folders import BASE, ModelFolder, describe_folder, find_template, has_tokenizer
 from alignkit.model_folders.names import PACKAGED, TOKENIZERS, is_hub_id, model_place, result_folder, start_of
 
 __all__ = [
+    "BASE",
     "PACKAGED",
     "TOKENIZERS",
     "ModelFolder",

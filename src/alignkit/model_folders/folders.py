@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from alignkit.model_folders.names import result_folder
 
+BASE = "base"
+"""Beside an adapter: the base it stands on, where that exists nowhere else (merged, resized, or random weights)."""
 _LFS_MARK = b"version https://git-lfs"
 _TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model"),
@@ -62,6 +64,8 @@ def describe_folder(path: str | Path) -> ModelFolder:
         base = str((folder / base).resolve())
     elif base and Path(base).is_dir():
         base = str(Path(base).absolute())
+    elif base and Path(base).name == BASE and (folder / BASE).is_dir():  # the adapter's folder was moved
+        base = str((folder / BASE).absolute())
     return ModelFolder(kind, folder, config, base, weights, has_tokenizer(folder), run, tuple(problems))
 
 

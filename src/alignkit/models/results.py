@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from alignkit.errors import Problem
+from alignkit.model_folders import BASE
 from alignkit.models.adapters import load_adapter
 from alignkit.models.build import Head, load_base, quantization_config, safetensors_option, settle_token_ids
 from alignkit.models.precision import Precision, choose_device, computes_bfloat16, evaluation_precision
@@ -19,9 +20,6 @@ from alignkit.models.tokenizer import load_tokenizer, settle_special_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-BASE = "base"
-"""Beside an adapter: the base it stands on, where that exists nowhere else (merged, resized, or random weights)."""
 
 
 def save_result(
