@@ -23,6 +23,7 @@ from alignkit.recipe.defaults import DIFFERING, as_markdown
 from alignkit.recipe.schema import recipe_schema, schema_text
 from alignkit.recipe.upstream import fields, peft_types, section_class, snapshot
 
+pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 REPOSITORY = Path(__file__).parents[2]
 SOURCE = REPOSITORY / "src" / "alignkit"
 FULL = (
@@ -69,6 +70,61 @@ def test_a_recipe_reads_as_written(tmp_path: Path) -> None:
     assert recipe.path == tmp_path / "r.yaml"
 
 
+DESIGN_EXAMPLE = """
+# yaml-language-server: $schema=../schema/recipe.json
+method: sft
+seed: 42
+output_dir: runs/qlora-llama
+
+model:
+  model_name_or_path: meta-llama/Llama-3.1-8B-Instruct   # a Hub id, a model folder, or an adapter folder
+quantization:            # leave out for full precision
+  load_in_4bit: true
+  bnb_4bit_quant_type: nf4
+adapter:                 # leave out for full fine-tuning
+  peft_type: LORA
+  r: 16
+  lora_alpha: 32
+  target_modules: all-linear
+
+data:
+  train:
+    - path: HuggingFaceH4/ultrachat_200k      # a Hub id, or json/jsonl/csv/parquet/text files, or a folder
+      split: train_sft
+      weight: 0.8                             # the probability of drawing from this source
+    - path: ours.jsonl
+      weight: 0.2
+      columns: {prompt: question, completion: answer}     # our word: theirs
+  eval_fraction: 0.02    # or eval: [...], sources like train's
+  loss_on: assistant     # assistant | completion | all
+
+training:
+  num_train_epochs: 1
+  global_batch_size: 64
+  per_device_train_batch_size: 4
+  learning_rate: 2.0e-4
+  lr_scheduler_type: cosine
+  warmup_steps: 0.03     # below 1: a share of all steps
+  max_length: 2048
+  packing: true
+
+evaluation:
+  - name: held_out
+    task: generation
+    data: {path: held_out.jsonl}
+    metrics: [bleu, rouge, exact_match]
+    generation: {max_new_tokens: 256}
+  - name: held_out_ppl
+    task: perplexity
+    data: {path: held_out.jsonl}
+"""
+
+
+def test_the_design_s_example_loads(tmp_path: Path) -> None:
+    recipe = loaded(DESIGN_EXAMPLE, tmp_path)
+    assert (recipe.adapter.r, recipe.training.max_length, len(recipe.evaluation)) == (16, 2048, 2)
+
+
 def test_zero_learning_rate_and_whole_numbers_for_numbers_are_legal(tmp_path: Path) -> None:
     assert loaded(START + "training: {learning_rate: 0, weight_decay: 1}\n", tmp_path).training.learning_rate == 0.0
 
@@ -109,7 +165,7 @@ def test_defaults_in_which_alignkit_differs(tmp_path: Path) -> None:
 def test_every_adapter_of_the_snapshot_can_be_asked_for(tmp_path: Path) -> None:
     for kind in peft_types():
         adapter = loaded(START + f"adapter: {{peft_type: {kind}}}\n", tmp_path).adapter
-        assert adapter.peft_type == kind
+        assert adapter.peft_type == adapter.arguments()["peft_type"] == kind
         assert adapter.upstream_name == peft_types()[kind]
 
 
@@ -137,7 +193,9 @@ def test_a_dump_loads_to_an_equal_recipe_from_another_folder(tmp_path: Path) -> 
 
 
 def test_resolved_shows_every_value_that_is_used(tmp_path: Path) -> None:
-    values = loaded(FULL, tmp_path).resolved()
+    recipe = loaded(FULL, tmp_path)
+    values = recipe.resolved()
+    assert values["adapter"] == recipe.adapter.resolved()
     assert values["training"]["optim"] == "adamw_torch_fused"
     assert values["training"]["gradient_checkpointing"] is False
     assert "gradient_accumulation_steps" not in values["training"]  # it follows from the global batch

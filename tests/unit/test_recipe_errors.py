@@ -323,6 +323,8 @@ def test_a_field_that_the_method_has_not_is_not_suggested(tmp_path: Path) -> Non
     text = START.replace("sft", "dpo") + "training: {sample_packing: true}\n"
     (problem,) = refusal(text, tmp_path)
     assert "did you mean packing" not in problem
+    (problem,) = refusal(text.replace("sample_packing", "packing"), tmp_path)
+    assert problem == "r.yaml:4: training.packing: unknown field; SFTConfig has it, DPOConfig has not"
 
 
 def test_missing_file_names_the_one_beside_it(tmp_path: Path) -> None:

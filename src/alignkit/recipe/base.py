@@ -18,11 +18,26 @@ class Section(BaseModel):
 
     def given(self) -> dict[str, Any]:
         """Only what the user wrote, as plain data."""
-        return self.model_dump(exclude_unset=True)
+        return {name: _given(getattr(self, name)) for name in type(self).model_fields if name in self.model_fields_set}
 
     def resolved(self) -> dict[str, Any]:
         """Every value that is used: what the user wrote, alignkit's defaults, upstream's defaults."""
-        return self.model_dump()
+        return {name: plain(value) for name, value in self}
+
+
+def plain(value: Any) -> Any:
+    """A value with the sections in it as mappings of all their values."""
+    if isinstance(value, Section):
+        return value.resolved()
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _given(value: Any) -> Any:
+    if isinstance(value, Section):
+        return value.given()
+    return [_given(item) for item in value] if isinstance(value, list) else value
 
 
 class UpstreamSection(Section):
@@ -43,6 +58,10 @@ class UpstreamSection(Section):
     if TYPE_CHECKING:  # the fields are made from the snapshot, where mypy can't see them
 
         def __getattr__(self, name: str) -> Any: ...
+
+    def resolved(self) -> dict[str, Any]:
+        """Every value that is used; of a config that stands in a field (peft's `eva_config`) only what was given."""
+        return {name: value.given() if isinstance(value, UpstreamSection) else plain(value) for name, value in self}
 
     def changed_defaults(self) -> dict[str, Any]:
         """The defaults in which alignkit differs from upstream (docs/defaults.md), where the user wrote nothing."""

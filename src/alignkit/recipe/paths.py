@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from alignkit.recipe.base import InputPath, Section, UpstreamSection
+from alignkit.recipe.base import InputPath, Section, UpstreamSection, plain
 
 Place = tuple[str | int, ...]
 
@@ -67,7 +66,7 @@ def _texts(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
 
 def with_absolute_paths(section: Section, base_dir: Path) -> dict[str, Any]:
     """The section's values as plain data, local input paths made absolute."""
-    values = plain(section)
+    values = {name: plain(value) for name, value in section}
     for place, text in input_paths(section):
         if (local := local_path(text, base_dir)) is not None:
             put(values, place, str(local.absolute()))
@@ -79,19 +78,3 @@ def put(values: Any, place: Place, value: Any) -> None:
     for key in place[:-1]:
         values = values[key]
     values[place[-1]] = value
-
-
-def plain(value: Any) -> Any:
-    """Sections as mappings of all their values; of a config nested in upstream's fields only what was given."""
-    if isinstance(value, BaseModel):
-        nested = isinstance(value, UpstreamSection)
-        return {
-            name: _given(item) if nested and isinstance(item, UpstreamSection) else plain(item) for name, item in value
-        }
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list) else value
-
-
-def _given(section: UpstreamSection) -> dict[str, Any]:
-    return section.given()

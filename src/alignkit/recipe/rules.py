@@ -11,6 +11,7 @@ from typing import Any
 
 from alignkit.errors import Problem
 from alignkit.recipe.recipe import Recipe
+from alignkit.recipe.sections import Source
 from alignkit.recipe.source import Document, KeyPath, as_path
 
 Finding = tuple[str, str, str | None]  # field, message, hint
@@ -99,30 +100,34 @@ def one_width(recipe: Recipe) -> Iterator[Finding]:
 
 
 # ---------------------------------------------------------------------- data
-@rule("data.train", "data.eval", "evaluation")
+@rule("data.train", "data.eval")
 def one_place_a_source(recipe: Recipe) -> Iterator[Finding]:
-    for place, sources in _source_lists(recipe):
-        for index, one in enumerate(sources):
-            at = f"{place}.{index}"
-            if one.path is None and one.generate is None:
-                yield at, "a source needs `path` or `generate`", None
-            elif one.path is not None and one.generate is not None:
-                yield f"{at}.generate", "a source has a path or a generator, not both", "leave one out"
-            if one.options and one.generate is None:
-                yield f"{at}.options", "options are a generator's, and there is no `generate`", None
-
-
-def _source_lists(recipe: Recipe) -> Iterator[tuple[str, Any]]:
     if recipe.data is not None:
-        yield "data.train", recipe.data.train
-        yield "data.eval", recipe.data.eval or []
+        yield from _places("data.train", recipe.data.train)
+        yield from _places("data.eval", recipe.data.eval or [])
+
+
+@rule("evaluation")
+def one_place_a_task_source(recipe: Recipe) -> Iterator[Finding]:
     for index, task in enumerate(recipe.evaluation):
-        yield f"evaluation.{index}.data", task.data or []
+        yield from _places(f"evaluation.{index}.data", task.data or [])
+
+
+def _places(name: str, sources: Sequence[Source]) -> Iterator[Finding]:
+    for index, one in enumerate(sources):
+        at = f"{name}.{index}"
+        if one.path is None and one.generate is None:
+            yield at, "a source needs `path` or `generate`", None
+        elif one.path is not None and one.generate is not None:
+            yield f"{at}.generate", "a source has a path or a generator, not both", "leave one out"
+        if one.options and one.generate is None:
+            yield f"{at}.options", "options are a generator's, and there is no `generate`", None
 
 
 @rule("data.train", "data.eval")
 def weights_for_all(recipe: Recipe) -> Iterator[Finding]:
-    for place, sources in _source_lists(recipe):
+    lists = {} if recipe.data is None else {"data.train": recipe.data.train, "data.eval": recipe.data.eval or []}
+    for place, sources in lists.items():
         with_weight = [one.weight is not None for one in sources]
         if any(with_weight) and not all(with_weight):
             at = f"{place}.{with_weight.index(False)}"

@@ -152,6 +152,10 @@ class AdapterSection(UpstreamSection):
     on_top_of: Literal["merge", "stack"] | None = None
     """When training starts from an adapter: merge it into the model first, or train this one beside it."""
 
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments for the peft config, and `peft_type`, which says which one."""
+        return {"peft_type": self.peft_type, **super().arguments()}
+
 
 class QuantizationSection(UpstreamSection):
     """The fields of transformers' BitsAndBytesConfig."""

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator
 from difflib import SequenceMatcher
 from typing import Any
 
-from alignkit.recipe.base import Section
+from alignkit.recipe.base import Section, UpstreamSection
 from alignkit.recipe.navigate import section_at
 from alignkit.recipe.owned import ALIASES
 from alignkit.recipe.recipe import Recipe
 from alignkit.recipe.sections import EvaluationTask
+from alignkit.recipe.upstream import snapshot
 
 LISTED_FIELDS = 16
 SURE = 0.85  # a name of another section is offered only where it is this close, and closer than any of this section
@@ -44,6 +45,8 @@ def meant(name: str, here: type[Section] | None, recipe: type[Recipe], data: Any
     for home, section in others:
         if name in section.model_fields:
             return f"it belongs in `{home}`" if home else "it belongs at the top of the recipe"
+    if (holder := _relative_with(name, here)) is not None:
+        return holder
     near = _closest(name, fields)
     far = max(
         ((*_closest(name, section.model_fields), home) for home, section in others), default=(0.0, None, ""), key=_ratio
@@ -53,6 +56,17 @@ def meant(name: str, here: type[Section] | None, recipe: type[Recipe], data: Any
     if near[0] >= 0.6:
         return f"did you mean {near[1]}?"
     return f"the fields here are {', '.join(fields)}" if 0 < len(fields) <= LISTED_FIELDS else None
+
+
+def _relative_with(name: str, here: type[Section] | None) -> str | None:
+    """A class of the same base as the section's that has the field: another config of TRL's or adapter of peft's."""
+    if here is None or not issubclass(here, UpstreamSection) or not here.upstream_name:
+        return None
+    classes = snapshot()["classes"]
+    base = classes[here.upstream_name].get("base", here.upstream_name)
+    others = (other for other, cls in classes.items() if cls.get("base") == base and name in cls["fields"])
+    first = next(others, None)
+    return None if first is None else f"{first} has it, {here.upstream_name} has not"
 
 
 def _ratio(found: tuple[float, str | None, str]) -> float:

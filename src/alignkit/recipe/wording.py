@@ -177,6 +177,8 @@ def expected(annotation: Any) -> str:
             continue
         if get_origin(one) is Literal:
             words.append("one of " + ", ".join(map(str, get_args(one)[:SHOWN_CHOICES])))
+        elif get_origin(one) is list and get_origin(get_args(one)[0]) is Literal and words:
+            words.append("a list of them")
         elif get_origin(one) is list:
             words.append(
                 "a list" if get_args(one)[0] in (Any, None) else f"a list of {plural(expected(get_args(one)[0]))}"
