@@ -42,9 +42,8 @@ def small_llama(folder: Path, texts: Sequence[str], vocabulary: int = 4096) -> P
     if (folder / "model.safetensors").exists():
         return folder
     trained = ByteLevelBPETokenizer()
-    trained.train_from_iterator(
-        texts, vocab_size=vocabulary, special_tokens=["<pad>", "<s>", "</s>"], show_progress=False
-    )
+    special = ["<pad>", "<s>", "</s>"]
+    trained.train_from_iterator(texts, vocab_size=vocabulary, special_tokens=special, show_progress=False)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=trained._tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", model_max_length=1024
     )
@@ -66,7 +65,7 @@ def environment() -> dict[str, str]:
 
 
 def held_out_loss(model: Path, tokenizer: Path, examples: Sequence[dict[str, str]], max_length: int = 1024) -> float:
-    """Mean negative log-likelihood (nats) of the completions' tokens and the stop token; the same code for every peer."""
+    """Mean negative log-likelihood, in nats, of the completions' tokens and the stop token: one code for all."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

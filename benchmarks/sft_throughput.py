@@ -2,8 +2,8 @@
 
     python benchmarks/sft_throughput.py --rounds 3
 
-Run in turn. Both train the same 5M-parameter Llama for one epoch over Self-Instruct and GSM8K rows, on the CPU, with the same batch
-size, learning rate and order of magnitude of everything else: what differs is what each does by itself.
+Run in turn. Both train the same 5M-parameter Llama for one epoch over Self-Instruct and GSM8K rows, on the CPU, with
+the same batch size and learning rate: what differs is what each command does by itself.
 """
 
 from __future__ import annotations

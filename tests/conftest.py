@@ -54,6 +54,7 @@ def tiny_recipe() -> dict[str, Any]:
         "output_dir": "run",
         "model": {
             "init": "random",
+            "dtype": "float32",
             "tokenizer_name_or_path": "alignkit:characters",
             "config": {
                 "model_type": "llama",

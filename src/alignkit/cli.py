@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from alignkit import __version__, api, methods
+from alignkit import api, methods
 from alignkit.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER, Interrupted, RunFailed, UserError
 from alignkit.methods.base import Method
 from alignkit.runs import Run
@@ -87,16 +87,16 @@ def report(run: Annotated[Path, typer.Argument(help="A run folder.", show_defaul
 
     Example: alignkit report runs/tiny-sft
     """
-    from alignkit.report import write_report
+    from alignkit.report import command
 
-    if not (run / "recipe.yaml").exists() and not (run / "manifest.json").exists():
-        raise UserError(f"{run}: not a run folder (it has neither recipe.yaml nor manifest.json)")
-    typer.echo(write_report(run))
+    command(run)
 
 
 def _print_version(value: bool) -> None:
     if value:
-        typer.echo(f"alignkit {__version__}")
+        from importlib.metadata import version
+
+        typer.echo(f"alignkit {version('alignkit')}")
         raise typer.Exit
 
 
@@ -153,7 +153,7 @@ def main(arguments: list[str] | None = None) -> None:
     except RunFailed as error:
         _fail(EXIT_FAILED, str(error))
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our stdout has gone (`alignkit … | head`): nothing to say, nobody to say it to
+        sys.stderr.close()  # the reader of our stdout has gone (`alignkit … | head`): there is nobody to tell
         sys.exit(EXIT_FAILED)
     except Exception as error:
         # By its version, Typer carries a copy of click or imports it: a usage error is known by its shape.

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-import alignkit
 from alignkit.launch import Job
 from alignkit.methods.base import Stage
 from alignkit.models import count_parameters
@@ -31,7 +30,7 @@ def write_beginnings(job: Job, stage: Stage, resume: str) -> None:
     total, trainable = count_parameters(stage.model)
     run.update_manifest(
         {
-            "alignkit": alignkit.__version__,
+            "alignkit": _version("alignkit"),
             "method": recipe.method,
             "command": job.command,
             "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -94,6 +93,7 @@ def write_endings(job: Job, trainer: Any, live: Progress, begun: float, warnings
             "result": {
                 "wall_time_s": round(now - begun, 2),
                 "train_time_s": round(seconds, 2),
+                "first_step_s": round(live.first_step_at - begun, 2) if live.first_step_at else None,
                 "first_step_at": live.first_step_at,
                 "steps": trainer.state.global_step,
                 "tokens": trained,

@@ -63,14 +63,14 @@ def story(job: Job, told: Told, stop: StopRequests, warnings: list[str]) -> None
     transformers_logging.disable_progress_bar()
 
     set_seed(recipe.seed)
-    precision = choose_precision(recipe)
+    precision = choose_precision(recipe, start=job.start)
     has_eval = bool(recipe.data and (recipe.data.eval or recipe.data.eval_fraction))
     arguments = build_arguments(recipe, config_class, run.checkpoints_dir, precision, has_eval=has_eval)
     arguments.eval_on_start = has_eval and checkpoint is None  # a resumed run logged it when it began
     stage = Stage(recipe, run, say, precision, arguments, start=job.start)
 
     say("reading the tokenizer")
-    stage.tokenizer = build_tokenizer(recipe, start=job.start)
+    stage.tokenizer = build_tokenizer(recipe, start=job.start, notes=precision.notes)
     stage.data = method.prepare(stage)
     say("building the model")
     stage.model = build_model(recipe, stage.tokenizer, precision, head=method.head, start=job.start)
