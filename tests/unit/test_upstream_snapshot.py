@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from alignkit.recipe.overlay import OVERLAY
-from alignkit.recipe.owned import ADAPTER, GENERATION, TRAINING
+from alignkit.recipe.owned import ADAPTER, GENERATION, SFT, TRAINING
 from alignkit.recipe.upstream import SNAPSHOT, fields, peft_types, snapshot
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "snapshot_upstream.py"
@@ -66,6 +66,7 @@ def test_the_refused_fields_exist() -> None:
         for field in fields(name)
     }
     assert set(TRAINING) <= training
+    assert set(SFT) <= set(fields("SFTConfig"))
     assert set(ADAPTER) <= set(fields("LoraConfig"))
     assert set(GENERATION) <= set(fields("GenerationConfig"))
 

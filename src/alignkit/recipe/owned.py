@@ -41,6 +41,12 @@ TRAINING = {
     "eos_token": "the stop token is the tokenizer's; give a tokenizer that has it in `model.tokenizer_name_or_path`",
 }
 
+# What TRL's own preparation of SFT data reads, which alignkit's replaces.
+SFT = {
+    "shuffle_dataset": "the order of the rows is `train_sampling_strategy`'s",
+    "truncation_mode": "rows that are too long lose their end, and are counted",
+}
+
 ADAPTER = {
     "task_type": "it follows from the method",
     "inference_mode": "it is always off in training",
@@ -65,9 +71,9 @@ GENERATION = dict.fromkeys(
 # upstream class -> refused field -> where it belongs
 REFUSED: dict[str, dict[str, str]] = {
     **dict.fromkeys(
-        ("TrainingArguments", "SFTConfig", "DPOConfig", "RewardConfig", "GRPOConfig", "RLOOConfig", "KTOConfig"),
-        TRAINING,
+        ("TrainingArguments", "DPOConfig", "RewardConfig", "GRPOConfig", "RLOOConfig", "KTOConfig"), TRAINING
     ),
+    "SFTConfig": {**TRAINING, **SFT},
     "BitsAndBytesConfig": {},
     "GenerationConfig": GENERATION,
 }
