@@ -57,9 +57,8 @@ def evaluate(task: EvaluationTask, stage: Stage) -> list[Score]:
         )
     for text, likelihood in zip(texts, found, strict=True):
         if not np.isfinite(likelihood.nats):
-            raise RunFailed(
-                f"evaluation {task.name}: the {stage.label} model gives {text.example.id} no finite likelihood"
-            )
+            what = f"the likelihood of {text.example.id} under the {stage.label} model is not finite"
+            raise RunFailed(f"evaluation {task.name}: {what}")
     _write_documents(task, stage, split, texts, found)
     signature = "|".join(
         [
