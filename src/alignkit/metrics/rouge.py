@@ -7,10 +7,14 @@ integers (Hyyrö, "Bit-Parallel LCS-length Computation Revisited", 2004, fig. 2)
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import re
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,10 +51,26 @@ class Tokenizer:
 
 @cache
 def _stemmer() -> Any:
-    from nltk.stem.porter import PorterStemmer
-
-    porter = PorterStemmer()
+    """nltk's Porter stemmer as rouge-score uses it, which remembers every word."""
+    porter = _porter_module().PorterStemmer()
     return cache(lambda word: porter.stem(word) if len(word) > 3 else word)
+
+
+def _porter_module() -> Any:
+    """nltk.stem.porter without the rest of nltk, which would import scikit-learn and pandas (two seconds)."""
+    found = importlib.util.find_spec("nltk")
+    if "nltk" in sys.modules or found is None or not found.submodule_search_locations:
+        return importlib.import_module("nltk.stem.porter")
+    root = found.submodule_search_locations[0]
+    try:
+        for name, folder in (("nltk", root), ("nltk.stem", f"{root}/stem")):
+            bare = ModuleType(name)
+            bare.__path__ = [folder]
+            sys.modules[name] = bare
+        return importlib.import_module("nltk.stem.porter")
+    finally:  # whoever imports nltk later gets all of it
+        for name in ("nltk", "nltk.stem", "nltk.stem.api", "nltk.stem.porter"):
+            sys.modules.pop(name, None)
 
 
 def score_pair(prediction: str, reference: str, types: Sequence[str], tokenize: Tokenizer) -> dict[str, Score]:
@@ -191,11 +211,10 @@ def rouge(
     progress: Progress | None = None,
 ) -> list[list[Score]]:
     """Scores of shape (items, types); several references: the best by F-measure. Large sets use several processes."""
-    per_process = 5000 if stemmer else 2000  # a worker that stems first loads nltk, for two seconds
     return map_chunks(
         score_chunk,
         (predictions, references),
-        per_process=per_process,
+        per_process=2000,
         progress=progress,
         types=list(types),
         use_stemmer=stemmer,
