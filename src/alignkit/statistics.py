@@ -118,7 +118,8 @@ def intervals(
             without = whole.jackknife()
             assert without is not None
             found.append(bca_interval(next(rows), measurement.value, without, confidence))
-    return found
+    # Resampling pushes some scores up (calibration error above all); an interval still holds the value it is about.
+    return [(min(low, m.value), max(high, m.value)) for (low, high), m in zip(found, measurements, strict=True)]
 
 
 def _choose(measurement: Measurement, clusters: Sequence[Hashable] | None, method: Method) -> Method:

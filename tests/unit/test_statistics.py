@@ -180,6 +180,14 @@ def test_every_kind_of_measurement_gets_a_finite_interval():
     assert statistics.interval(shares(rng, 1.0, 40))[0] < 1
 
 
+def test_an_interval_holds_its_value_even_where_resampling_pushes_the_score_up():
+    rng = np.random.default_rng(14)
+    confidence = rng.random(30)
+    calibrated = classification.expected_calibration_error(confidence, (rng.random(30) < confidence).astype(int))
+    low, high = statistics.interval(calibrated)
+    assert low <= calibrated.value <= high
+
+
 def test_blocks_of_resamples_do_not_change_the_draw(monkeypatch):
     measurement = bleu_like(np.random.default_rng(13), 20)
     whole = statistics.bootstrap([measurement], resamples=40)
