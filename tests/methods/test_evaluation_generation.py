@@ -17,7 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GPT2Config, LlamaConfig
 
 from alignkit.errors import RunFailed, UserError
-from alignkit.evaluation import evaluate_tasks
+from alignkit.evaluation import evaluate_tasks, stage
 from alignkit.evaluation.generate import Settings, TransformersGenerator, batches_of
 from alignkit.evaluation.memory import halved_when_full
 from alignkit.model_folders import TOKENIZERS
@@ -271,7 +271,10 @@ class Stop(Exception):
     pass
 
 
-def test_what_was_done_before_an_interruption_is_not_done_again(tmp_path: Path, tokenizer: Any) -> None:
+def test_what_was_done_before_an_interruption_is_not_done_again(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "SECONDS_BETWEEN_LINES", 0.0)
     model, whole = small(tokenizer), tmp_path / "whole"
     whole.mkdir()
     settings = {"batch_size": 2, "generation": {"max_new_tokens": 6, "do_sample": True}}
@@ -309,6 +312,7 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_evaluation_generation import *
 tokenizer = AutoTokenizer.from_pretrained(TOKENIZERS / "characters")
+stage.SECONDS_BETWEEN_LINES = 0.0
 def say(line):
     print(line, flush=True)
     time.sleep(0.3)

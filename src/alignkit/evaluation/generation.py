@@ -58,7 +58,7 @@ def evaluate(task: EvaluationTask, stage: Stage) -> list[Score]:
         raise UserError(Problem("no prompt is left that fits the model's context", field="data"))
     left_out = len(prompts) - len(items)
 
-    generator = settings.signature(stage.seed)
+    generator = f"{settings.signature(stage.seed)}|{stage.arithmetic}"
     signature = f"{generator}|left_out:{left_out}" if left_out else generator
     about = stage.about(task, split)
     measurements = [*measure(names, items, task.answer), *shares(items)]
@@ -86,7 +86,7 @@ def _complete(task: EvaluationTask, stage: Stage, settings: Settings, prompts: S
         count = len(prompts) - len(fitting)
         stage.say(f"{task.name}: {count:,} prompts fill the model's context of {context:,} tokens; left out")
     shape = [settings.fields, generator.stop_ids(settings), rows, context, stage.seed if settings.is_random else None]
-    parts = [VERSION, stage.label, stage.weights, shape, *(prompt.ids for prompt in prompts)]
+    parts = [VERSION, stage.label, stage.weights, stage.arithmetic, shape, *(prompt.ids for prompt in prompts)]
     store = Store(stage.out_dir, f"{task.name}-{stage.label}", fingerprint_of(parts))
     if store.done:
         stage.say(f"{task.name} ({stage.label}): {len(store.done):,} of {len(fitting):,} prompts were done before")

@@ -66,6 +66,7 @@ def evaluate(task: EvaluationTask, stage: Stage) -> list[Score]:
             f"max_length:{max_length}",
             f"stride:{stride}",
             f"loss_on:{stage.loss_on or 'default'}",
+            stage.arithmetic,
         ]
     )
     about = stage.about(task, split)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ def evaluate_run(
     """Run `recipe.evaluation`; scores.json and its companions go into `out_dir` (by default run_dir/evaluation).
 
     Args:
-        tuned_model: None scores the baseline alone.
+        tuned_model: None scores the baseline alone, on every task.
         start: the folder that `model.from_recipe` came to.
         prepared: the run's data, whose eval split tasks without data of their own are given.
         load_baseline: builds the model that training started from; by default from the recipe. A model whose adapter
@@ -56,7 +57,8 @@ def evaluate_run(
 
     def evaluate(model: Any, label: str) -> list[Score]:
         every = enumerate(recipe.evaluation)
-        wanted = {f"evaluation.{number}": task for number, task in every if task.baseline or label == TUNED}
+        alone = label == TUNED or tuned_model is None
+        wanted = {f"evaluation.{number}": task for number, task in every if task.baseline or alone}
         return evaluate_tasks(
             list(wanted.values()),
             model,
@@ -149,9 +151,11 @@ def evaluate_target(
     if (run_dir / "model").is_dir():
         say(f"loading {run_dir / 'model'}")
         quantization = None if recipe.quantization is None else recipe.quantization.arguments()
+        # A full model's weights in the type they were trained in, as the baseline's are: rounding tells them apart.
+        full = recipe.adapter is None and recipe.quantization is None
         tuned, tokenizer = load_result(
             run_dir / "model",
-            precision,
+            replace(precision, frozen_dtype=precision.trainable_dtype) if full else precision,
             quantization=quantization,
             trust_remote_code=recipe.model.trust_remote_code,
             use_safetensors=recipe.model.use_safetensors,

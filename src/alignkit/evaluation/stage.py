@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from alignkit.recipe import EvaluationTask, Source
 
 Say = Callable[[str], None]
+SECONDS_BETWEEN_LINES = 5.0
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,26 @@ class Stage:
         """The model's fingerprint."""
         return fingerprint_weights(self.model)
 
+    @property
+    def arithmetic(self) -> str:
+        """The number format of matrix products: scores of the same model differ a little between formats."""
+        precision = self.precision
+        autocast = precision is not None and (precision.bf16 or precision.fp16)
+        dtype = precision.compute_dtype if precision is not None and autocast else self.model.dtype
+        return f"dtype:{str(dtype).removeprefix('torch.')}"
+
     def about(self, task: EvaluationTask, split: str) -> dict[str, str]:
         """What every score of the task says about itself."""
         return {"name": task.name, "task": task.task, "split": split, "model": self.label}
 
     def progress(self, task: EvaluationTask, what: str) -> Callable[[int, int], None]:
-        """A function (done, all) that says how far the task is, at every tenth or so."""
-        shown = [0]
+        """A function (done, all) that says how far the task is: every few seconds, and at the end."""
+        spoken = time.monotonic()
 
         def report(done: int, all_: int) -> None:
-            if done == all_ or done - shown[0] >= all_ / 10:
-                shown[0] = done
+            nonlocal spoken
+            if done == all_ or time.monotonic() - spoken >= SECONDS_BETWEEN_LINES:
+                spoken = time.monotonic()
                 self.say(f"{task.name} ({self.label}): {done:,} of {all_:,} {what}")
 
         return report
