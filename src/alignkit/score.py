@@ -297,7 +297,7 @@ def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
         low, high = row["ci95"]
         shown = f"{low:.{digits}f} – {high:.{digits}f}"
         table.add_row(row["metric"], f"{row['value']:.{digits}f}", shown, str(row["n"]), row["signature"])
-    Console().print(table)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
     empty = max((row.get("empty", 0) for row in rows), default=0)
     if empty:
         print(f"{empty} empty prediction{'s' if empty > 1 else ''} among {rows[0]['n']}: they score zero")

@@ -256,8 +256,10 @@ def randomization_p(
         swaps = rng.integers(0, 2, size=(min(at_once, resamples - start), len(moving)), dtype=np.int8).astype(float)
         moved = swaps @ gap[moving]
         blocks.append(np.abs(second.formula(total_second - moved) - first.formula(total_first + moved)))
-    extremes = np.concatenate(blocks)
     observed = abs(second.value - first.value)
+    if observed == 0:
+        return 1.0
+    extremes = np.concatenate(blocks)
     tie = np.isclose(extremes, observed, rtol=1e-9, atol=1e-12)
     return (1 + float((extremes > observed)[~tie].sum()) + tie.sum() / 2) / (1 + len(extremes))
 

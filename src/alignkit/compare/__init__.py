@@ -11,14 +11,23 @@ from typing import Any
 import numpy as np
 
 from alignkit import statistics
-from alignkit.compare.systems import Item, System, find_systems, labels_in, measure, more_is_better, references_of
+from alignkit.compare.systems import (
+    SHARES,
+    Item,
+    System,
+    find_systems,
+    labels_in,
+    measure,
+    more_is_better,
+    references_of,
+)
 from alignkit.compare.table import markdown, print_tables
 from alignkit.errors import Problem, UserError
 from alignkit.metrics import Measurement
 
 __all__ = ["command", "compare"]
 
-MOST_CHANGED = 5
+MOST_CHANGED = 3  # each way
 ROUNDING = 2e-5  # samples hold six digits of each item's score
 Result = dict[str, Any]
 
@@ -38,7 +47,8 @@ def compare(
     Returns `{systems, rows, changed, notes}`: a row has the task's name, the metric, each system's value and interval,
     and for each system after the first a comparison (difference with its interval, p-values of the paired bootstrap and
     of approximate randomization, the latter also corrected by Holm over all rows, McNemar's exact p where items are
-    right or wrong, wins, losses and ties by item). `changed` holds the items whose score changed most.
+    right or wrong, wins, losses and ties by item). `changed` holds, for each task, up to `changed` items that gained
+    most by its first metric and as many that lost most.
 
     Raises UserError where the systems saw different items, references or settings, unless `allow_different`: then only
     the items they share are compared, and `notes` says what differed.
@@ -156,7 +166,7 @@ def _compare_task(
         else:
             grouped = clusters if measured[0].n == len(ids) else None
             row |= _tested(measured, scores if whole else None, grouped, resamples, seed)
-            if not shifts and measured[0].n == len(ids):
+            if not shifts and measured[0].n == len(ids) and metric not in SHARES:
                 shifts = _most_changed(name, metric, measured, items, row["higher_is_better"], changed)
         rows.append(row)
     return rows, shifts
@@ -219,23 +229,23 @@ def _right_or_wrong(first: Measurement, other: Measurement, clusters: Sequence[H
 def _most_changed(
     name: str, metric: str, found: Sequence[Measurement], items: Sequence[Sequence[Item]], more: bool, most: int
 ) -> list[Result]:
-    """The items whose score moved furthest between the first system and the last, both ways mixed."""
-    before, after = found[0].items, found[-1].items
-    shift = after - before
-    order = np.argsort(-np.abs(shift), kind="stable")[:most]
+    """The items that gained most from the first system to the last, then those that lost most."""
+    shift = found[-1].items - found[0].items
+    gain = shift if more else -shift
+    gained = [i for i in np.argsort(-gain, kind="stable")[:most].tolist() if gain[i] > 1e-9]
+    lost = [i for i in np.argsort(gain, kind="stable")[:most].tolist() if gain[i] < -1e-9]
     return [
         {
             "name": name,
             "metric": metric,
             "id": items[0][i]["id"],
-            "better": bool((shift[i] > 0) == more),
+            "better": i in gained,
             "values": [float(one.items[i]) for one in found],
             "prompt": items[0][i].get("prompt"),
             "references": references_of(items[0][i]),
             "predictions": [part[i].get("prediction") for part in items],
         }
-        for i in order.tolist()
-        if abs(shift[i]) > 1e-9
+        for i in gained + lost
     ]
 
 

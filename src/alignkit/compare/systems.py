@@ -19,7 +19,7 @@ from alignkit.runs import Run
 
 Item = dict[str, Any]
 CORPUS = ("bleu", "chrf", "chrf++", "ter")
-LESS_IS_BETTER = ("truncated_share", "empty_share", "eval_loss")
+SHARES = ("truncated_share", "empty_share")  # what generation tells of itself beside the metrics; less is better
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def more_is_better(metric: str) -> bool:
     try:
         return metrics.get(metric).higher_is_better
     except UserError:
-        return metric not in LESS_IS_BETTER
+        return metric not in SHARES
 
 
 def references_of(item: Item) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from alignkit import metrics
@@ -10,51 +12,59 @@ from alignkit.errors import UserError
 
 LEVEL = 0.05
 SHOWN = 400  # characters of a text in Markdown
-Cells = list[str]
 
 
-def header(result: Mapping[str, Any]) -> Cells:
+@dataclass(frozen=True)
+class Cell:
+    """What stands in a cell, and the smaller print below or beside it."""
+
+    text: str
+    small: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text} {self.small}".strip()
+
+
+def header(result: Mapping[str, Any]) -> list[str]:
     """Column titles: each system's score, and for each after the first its difference."""
     names = [system["name"] for system in result["systems"]]
-    titles = ["task", "metric", *names]
+    titles = ["metric", *names]
     for name in names[1:]:
         of = "" if len(names) == 2 else f" {name}"
-        titles += [f"difference{of}", "p", "p (Holm)", "wins/losses"]
-    return [*titles, "n"]
+        titles += [f"difference{of}", "p (Holm)", "won/lost"]
+    return titles
 
 
-def lines(result: Mapping[str, Any]) -> list[Cells]:
-    """One line of cells a row; a difference that is significant after Holm's correction is marked."""
-    made = []
+def lines(result: Mapping[str, Any]) -> dict[str, list[list[Cell]]]:
+    """By task, one line of cells a row; a difference that is significant after Holm's correction is marked."""
+    made: dict[str, list[list[Cell]]] = {}
     for row in result["rows"]:
         digits = _digits(row["metric"])
-        cells = [row["name"], f"{row['metric']} {'↑' if row['higher_is_better'] else '↓'}"]
+        cells = [Cell(f"{row['metric']} {'↑' if row['higher_is_better'] else '↓'}", f"n={row['n']:,}")]
         cells += [_with_interval(system["value"], system["ci95"], digits) for system in row["systems"]]
         for index in range(len(row["systems"]) - 1):
             cells += _tested(row, index, digits)
-        made.append([*cells, f"{row['n']:,}"])
+        made.setdefault(row["name"], []).append(cells)
     return made
 
 
-def _tested(row: Mapping[str, Any], index: int, digits: int) -> Cells:
+def _tested(row: Mapping[str, Any], index: int, digits: int) -> list[Cell]:
     if index >= len(row["comparisons"]):
-        return ["–", "–", "–", "–"]
+        return [Cell("–")] * 3
     found = row["comparisons"][index]
     gain = found["difference"] if row["higher_is_better"] else -found["difference"]
     mark = "" if found["p_holm"] >= LEVEL else (" better" if gain > 0 else " worse")
     p = found["p_bootstrap"] if found["p_randomization"] is None else found["p_randomization"]
     return [
-        _with_interval(found["difference"], found["ci95"], digits, signed=True) + mark,
-        _p(p),
-        _p(found["p_holm"]),
-        f"{found['wins']:,}/{found['losses']:,}",
+        _with_interval(found["difference"], found["ci95"], digits, sign="+", mark=mark),
+        Cell(_p(p), f"({_p(found['p_holm'])})"),
+        Cell(f"{found['wins']:,}/{found['losses']:,}"),
     ]
 
 
-def _with_interval(value: float, limits: Sequence[float], digits: int, signed: bool = False) -> str:
-    sign = "+" if signed else ""
+def _with_interval(value: float, limits: Sequence[float], digits: int, sign: str = "", mark: str = "") -> Cell:
     low, high = (format(limit, f"{sign}.{digits}f") for limit in limits)
-    return f"{value:{sign}.{digits}f} [{low}, {high}]"
+    return Cell(f"{value:{sign}.{digits}f}{mark}", f"[{low}, {high}]")
 
 
 def _p(value: float) -> str:
@@ -70,22 +80,25 @@ def _digits(metric: str) -> int:
 
 LEGEND = (
     "Brackets: 95% intervals. p: approximate randomization over paired items (the paired bootstrap where outputs "
-    "cannot be swapped); “better” and “worse” mark p < 0.05 after Holm's correction over the whole table."
+    "cannot be swapped); in parentheses after Holm's correction over all rows; “better” and “worse” "
+    "mark corrected p below 0.05."
 )
 
 
 def print_tables(result: Mapping[str, Any]) -> None:
     """The table, the items that changed most, and the notes, on stdout."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
-    table = Table(box=None, pad_edge=False)
-    for title in header(result):
-        table.add_column(title, justify="left" if title in ("task", "metric") else "right", overflow="fold")
-    for cells in lines(result):
-        table.add_row(*cells)
-    console.print(table)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    for name, rows in lines(result).items():
+        table = Table(title=name, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        for title in header(result):
+            table.add_column(title, justify="left" if title == "metric" else "right", overflow="fold")
+        for cells in rows:
+            table.add_row(*(f"{cell.text}\n[dim]{escape(cell.small)}[/dim]" for cell in cells))
+        console.print(table)
     console.print(LEGEND, style="dim")
     for item in result["changed"]:
         values = " → ".join(f"{value:.3f}" for value in item["values"])
@@ -114,13 +127,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     parts = [
         "# " + " against ".join(system["name"] for system in reversed(result["systems"])),
         "\n".join(f"- {s['name']}: the {s['model']} model of `{s['run']}`" for s in result["systems"]),
-        "\n".join(
-            [
-                _table_line(titles),
-                "|" + "|".join("---" if title in ("task", "metric") else "--:" for title in titles) + "|",
-                *(_table_line(cells) for cells in lines(result)),
-            ]
-        ),
+        *(_markdown_table(name, titles, rows) for name, rows in lines(result).items()),
         LEGEND,
     ]
     if result["changed"]:
@@ -131,8 +138,13 @@ def markdown(result: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _table_line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def _markdown_table(name: str, titles: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+    rule = "|---|" + "--:|" * (len(titles) - 1)
+    return "\n".join([f"## {name}", "", _table_line(titles), rule, *map(_table_line, rows)])
+
+
+def _table_line(cells: Sequence[object]) -> str:
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
 def _markdown_item(result: Mapping[str, Any], item: Mapping[str, Any]) -> str:
