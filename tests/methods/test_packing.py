@@ -10,11 +10,21 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    AutoTokenizer,
+    BloomConfig,
+    BloomForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
 from trl import SFTConfig, SFTTrainer
 
 import alignkit
 from alignkit.data import Prepared, prepare_language_modeling
+from alignkit.data.exactness import packing_leak, require_exact_packing
+from alignkit.errors import UserError
 
 TOLERANCE = 1e-5
 WORDS = "one day a little girl went to the park and saw a big red ball near tree".split()  # noqa: SIM905
@@ -137,3 +147,16 @@ def test_a_training_step_and_an_evaluation_equal_the_unpacked_ones(
     assert packed_after == pytest.approx(after, abs=TOLERANCE)
     assert (weights - packed_weights).abs().max() < TOLERANCE
     assert before != pytest.approx(after, abs=1e-3)  # the step did something
+
+
+def test_a_model_that_mixes_packed_documents_is_refused(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared(model_folder, tmp_path, monkeypatch, packing=True)
+    recipe = alignkit.load_recipe(tmp_path / "recipe.yaml")
+    require_exact_packing(recipe, load(model_folder))
+    mixing = BloomForCausalLM(BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=2))
+    with pytest.raises(UserError, match=r"training\.packing: BloomForCausalLM .*packing: false"):
+        require_exact_packing(recipe, mixing)
+    mixing = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=2))
+    assert packing_leak(mixing) == 0.0

@@ -18,11 +18,13 @@ import alignkit
 from alignkit.data import Prepared, prepare_language_modeling, workers
 from alignkit.data.prepare import Settings
 from alignkit.data.render import Renderer
-from alignkit.data.sources import open_sources
+from alignkit.data.sources import Opened, _load, open_sources
 from alignkit.data.streaming import Stream
 from alignkit.data.workers import render_all
 from alignkit.errors import UserError
 from alignkit.examples import SHAPES, Example, Row
+from alignkit.recipe import Recipe
+from alignkit.recipe.sections import Source
 
 SFT_SHAPES = ("prompt_completion", "language_modeling")
 assert set(SFT_SHAPES) < set(SHAPES)
@@ -238,6 +240,26 @@ def test_hub_ids_out_of_reach_are_one_line(prepare: Prepare) -> None:
         prepare({"train": [{"path": "nobody/nothing"}, {"path": "nobody/nowhere", "split": "test"}]})
     lines = str(error.value).splitlines()
     assert len(lines) == 2 and "data.train.0.path: nobody/nothing" in lines[0] and "data.train.1.path" in lines[1]
+
+
+def test_hub_data_sets_are_read_by_datasets(tmp_path: Path, prepare: Prepare) -> None:
+    """A folder stands for the Hub: `datasets` loads both the same way."""
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    write(folder / "train.jsonl", pairs(5))
+    write(folder / "test.jsonl", pairs(3, "so"))
+    found = _load(Source(path=str(folder)), streaming=False)
+    recipe = Recipe.model_construct()
+    opened = Opened(recipe, "data.train.0", Source(path="org/name", max_rows=4), None, found)
+    layout, examples = opened.read(SFT_SHAPES)
+    assert layout.name == "prompt_completion" and opened.total == 4
+    assert [example.id for example in examples] == ["name:1", "name:2", "name:3", "name:4"]
+    stream = _load(Source(path=str(folder), split="test"), streaming=True)
+    assert [row.data for row in Opened(recipe, "data.train.0", Source(path="org/name"), None, stream)._hub_rows()] == (
+        pairs(3, "so")
+    )
+    with pytest.raises(UserError, match=r"^split: .*nope"):
+        _load(Source(path=str(folder), split="nope"), streaming=False)
 
 
 def test_a_stream_repeats_itself_exactly(tmp_path: Path, prepare: Prepare) -> None:

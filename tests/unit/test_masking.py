@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
+import trl
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
 
 from alignkit.data.render import Rendered, Renderer
+from alignkit.data.templates import ChatTemplate
 from alignkit.errors import UserError
 from alignkit.examples.types import Dropped, Example, Row
 
@@ -269,6 +274,37 @@ def test_training_templates_of_trl() -> None:
     assert learned(made, chat(*TURNS)) == learned(tokenizer(THINK), chat(*TURNS))
 
 
+BUNDLED = Path(trl.__file__).parent / "chat_templates"
+PICTURES = ("idefics3", "llava_next", "smolvlm")  # these want content in parts
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sorted(BUNDLED.glob("*.jinja")) if "_training" not in path.stem and path.stem not in PICTURES],
+    ids=lambda path: path.stem,
+)
+def test_every_template_that_trl_ships(path: Path) -> None:
+    """Real templates: a turn is what follows its generation prompt, up to its stop token."""
+    template = path.read_text()
+    made = tokenizer(template)
+    tokens = set(re.findall(r"<[|｜][^<>{}\s']+?[|｜]>|<turn\|>|<\|turn>", template)) - set(made.get_vocab())
+    made.add_special_tokens({"additional_special_tokens": sorted(tokens)})
+    chats = ChatTemplate(made)
+    messages = chat(*TURNS).data["messages"]
+    rendered = chats.render(messages)
+    assert rendered.text == made.apply_chat_template(messages, tokenize=False)
+    assert rendered.append_eos == path.stem.startswith("glm")
+    for (start, end), index in zip(rendered.spans, (1, 3), strict=True):
+        prompt = made.apply_chat_template(messages[:index], tokenize=False, add_generation_prompt=True)
+        if rendered.text.startswith(prompt):
+            assert start == len(prompt)
+        learned_text = rendered.text[start:end]
+        content, _, stop = learned_text.partition(messages[index]["content"])
+        assert stop.strip() == stop and (stop or rendered.append_eos)
+        assert all(token in made.added_tokens_encoder for token in made.tokenize(stop))
+        assert not re.search(r"\b(hi|why)\b", content)
+
+
 def test_a_row_the_template_refuses_is_dropped_with_its_words() -> None:
     (dropped,) = Renderer(tokenizer(MISTRAL)).render([chat(*TURNS, system="be nice")])
     assert isinstance(dropped, Dropped) and "Only user and assistant" in dropped.reason
@@ -356,6 +392,43 @@ def test_without_a_template_chats_are_refused_and_pairs_become_text() -> None:
     pair = Example("rows.jsonl:1", data, Row("rows.jsonl", 1, 1, data), plain=True)
     assert learned(made, pair) == "<s>hi\n\n⟦yes</s>⟧"
     assert isinstance(Renderer(made).render([example(data)])[0], Dropped)
+
+
+class CharacterTokenizer(PreTrainedTokenizer):
+    """A tokenizer without offsets (transformers' pure Python kind)."""
+
+    def __init__(self, **more: str) -> None:
+        self.vocabulary = {chr(code): code for code in range(128)}
+        super().__init__(**more)
+
+    @property
+    def vocab_size(self) -> int:
+        return 128
+
+    def get_vocab(self) -> dict[str, int]:
+        return {**self.vocabulary, **self.added_tokens_encoder}
+
+    def _tokenize(self, text: str, **_: object) -> list[str]:
+        return list(text)
+
+    def _convert_token_to_id(self, token: str) -> int:
+        return self.vocabulary[token]
+
+    def _convert_id_to_token(self, index: int) -> str:
+        return chr(index)
+
+
+def test_tokenizers_without_offsets() -> None:
+    made = CharacterTokenizer(
+        eos_token="</s>", pad_token="<pad>", additional_special_tokens=["<|im_start|>", "<|im_end|>"]
+    )
+    assert not made.is_fast
+    made.chat_template = CHATML
+    assert learned(made, chat(*TURNS)) == (
+        "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n⟦yes<|im_end|>⟧\n"
+        "<|im_start|>user\nwhy<|im_end|>\n<|im_start|>assistant\n⟦so<|im_end|>⟧\n"
+    )
+    assert learned(made, example({"prompt": "hi ", "completion": "so"})) == "hi ⟦so</s>⟧"
 
 
 def test_bytes_and_accents_at_a_span_edge() -> None:

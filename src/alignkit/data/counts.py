@@ -45,12 +45,15 @@ def count(
     tallies: list[SourceTally],
     composition: Composition | None,
     max_length: int | None,
+    held_out: int = 0,
 ) -> dict[str, Any]:
     """The counts of one split.
 
     Args:
         examples: which of the store's examples the split holds, (N,); with weights, one may stand in it several times.
+        tallies: of the sources that are read for this split; none for one that is held out from another's.
         composition: the packed rows; None where nothing is packed.
+        held_out: examples that were taken from these sources for the eval split.
     """
     dropped: Counter[str] = sum((tally.dropped for tally in tallies), Counter())
     lengths = store.lengths[examples]
@@ -58,9 +61,10 @@ def count(
     full = None if composition is None or not packed else composition.tokens / (packed * (max_length or 1))
     distinct = np.unique(examples)
     return {
-        "rows": sum(tally.rows for tally in tallies),
+        "rows": sum(tally.rows for tally in tallies) if tallies else len(examples),
         "examples": len(examples),
         "dropped": dict(dropped.most_common()),
+        "held_out": held_out,
         "duplicates": len(distinct) - len(np.unique(store.hashes[distinct])),
         "tokens": int(lengths.sum()),
         "supervised_tokens": int(store.supervised[examples].sum()),

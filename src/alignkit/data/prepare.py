@@ -212,10 +212,12 @@ class _Build:
             if self.recipe.data.eval_fraction is not None:
                 examples, held = self.hold_out(store)
             examples = self.mix(store, train, tallies, examples)
-            counts["train"] = self.write("train", store, examples, tallies, self.settings.packing)
+            held_out = 0 if held is None else len(held)
+            counts["train"] = self.write("train", store, examples, tallies, self.settings.packing, held_out)
             if held is not None:
-                counts["eval"] = self.write("eval", store, held, tallies, self.settings.eval_packing)
+                counts["eval"] = self.write("eval", store, held, [], self.settings.eval_packing)
             store.remove()
+        template = self.renderer.info()
         if evaluation := sources.get("eval"):
             known = set(store.hashes.tolist()) if train else set()
             self.renderer = self.settings.renderer(self.tokenizer, self.settings.eval_packing)
@@ -223,7 +225,8 @@ class _Build:
             counts["eval"] = self.write("eval", store, np.arange(len(store)), tallies, self.settings.eval_packing)
             counts["eval"]["also_in_train"] = sum(value in known for value in store.hashes.tolist())
             store.remove()
-        return {"counts": counts, "template": cache.as_plain(self.renderer.info())}
+            template = template if train else self.renderer.info()
+        return {"counts": counts, "template": cache.as_plain(template)}
 
     # ------------------------------------------------------------------ reading
     def read(self, part: str, sources: list[Opened]) -> tuple[TokenStore, list[SourceTally]]:
@@ -285,7 +288,13 @@ class _Build:
         return mix(parts, weights, self.recipe.data.stopping_strategy, self.recipe.seed)
 
     def write(
-        self, part: str, store: TokenStore, examples: np.ndarray, tallies: list[SourceTally], packing: bool
+        self,
+        part: str,
+        store: TokenStore,
+        examples: np.ndarray,
+        tallies: list[SourceTally],
+        packing: bool,
+        held_out: int = 0,
     ) -> dict[str, Any]:
         lengths, length = store.lengths[examples], self.settings.max_length
         packed: Composition | None = None
@@ -293,7 +302,7 @@ class _Build:
             assert length is not None
             packed = pack(lengths, length, self.settings.strategy, self.recipe.seed)
         write_arrow(store, examples, packed or unpacked(lengths), self.folder / f"{part}.arrow", packing)
-        return count(store, examples, tallies, packed, length)
+        return count(store, examples, tallies, packed, length, held_out)
 
 
 # ---------------------------------------------------------------------- what can be wrong

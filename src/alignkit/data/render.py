@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alignkit.data.templates import CannotRender, Chat, ChatTemplate, MaskingInfo, Span, adds_bos, common_prefix
+from alignkit.data.templates import ChatTemplate, MaskingInfo, adds_bos
+from alignkit.data.turns import CannotRender, Span, common_prefix
 from alignkit.examples import Dropped, Example, plain_text
 
 if TYPE_CHECKING:
@@ -110,11 +111,11 @@ class Renderer:
         if self.loss_on == "completion" and "messages" in data:
             turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
             first = turns[-1] if turns else 0
-        chat: Chat = self.chat.render(
+        chat = self.chat.render(
             messages,
             first=first,
             tools=data.get("tools"),
-            kwargs=data.get("chat_template_kwargs"),
+            variables=data.get("chat_template_kwargs"),
             whole=self.loss_on == "all",
         )
         return _Plan(chat.text, chat.spans, False, chat.append_eos)

@@ -12,27 +12,25 @@ A turn's stop token (`<|im_end|>`, `<|eot_id|>`, `</s>` …) belongs to it; what
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from jinja2.exceptions import TemplateError
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from alignkit.data.turns import TEMPLATE_ERRORS, CannotRender, Message, Span, Stops, Turns, common_prefix
 from alignkit.errors import Problem, UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Message = Mapping[str, Any]
-Kwargs = Mapping[str, Any] | None
-Span = tuple[int, int]  # characters [start, end) of a rendered chat
+Variables = Mapping[str, Any] | None
 How = Literal["markers", "training_template", "prefix", "none"]
 
-# A character of the private use area: no data holds it, so a render that differs only by it differs exactly there.
-PROBE = "\ue00f"
 _USER, _ANSWER, _USER_2, _ANSWER_2 = "31415", "27182", "16180", "14142"
 _PROBE_CHAT: tuple[Message, ...] = (
     {"role": "user", "content": _USER},
@@ -40,11 +38,6 @@ _PROBE_CHAT: tuple[Message, ...] = (
     {"role": "user", "content": _USER_2},
     {"role": "assistant", "content": _ANSWER_2},
 )
-_TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError)
-
-
-class CannotRender(Exception):
-    """One example can't become tokens; the text is the reason under which it is counted as dropped."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +45,7 @@ class MaskingInfo:
     """What was decided about a tokenizer's chats; goes to the manifest.
 
     Attributes:
-        how: how the assistant's turns are found; `none` where the data has no chats.
+        how: how the assistant's turns are found; `none` where the data has no chats, or all of them is learned.
         stop_token: the token that ends each supervised turn or text: generation has to stop on it.
         bos: who writes the first token: the chat template, the tokenizer (plain text), or nobody.
         template_fingerprint: of the chat template's text; None without chats.
@@ -87,37 +80,31 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, loss_on: str = "assistant") -> None:
         self.tokenizer = tokenizer
-        self.loss_on = loss_on
-        self.notes: list[str] = []
-        self._added = _added_tokens(tokenizer)
-        self._variables = {key: str(value) for key, value in tokenizer.special_tokens_map.items()}
+        self.template: str = tokenizer.get_chat_template(None, None)
+        self._special = {key: str(value) for key, value in tokenizer.special_tokens_map.items()}
         self._training_template: str | None = None
-        self.stop, self.final_stop = self._find_stops()
-        self._stops = tuple(dict.fromkeys(stop for stop in (self.stop, self.final_stop) if stop))
-        others = "|".join(map(re.escape, self._added))
-        self._ends = [re.compile(rf"{re.escape(stop)}(?=(?:\s|{others})*\Z)") for stop in self._stops]
-        self.how: How = self._decide()
-        self._take_notes()
+        self.stops = self._find_stops()
+        self.how: How = "none" if loss_on == "all" else self._decide(last_only=loss_on == "completion")
 
     # ------------------------------------------------------------------ text
     def text(
         self,
         messages: Sequence[Message],
         tools: Any = None,
-        kwargs: Kwargs = None,
+        variables: Variables = None,
         *,
         generation_prompt: bool = False,
     ) -> str:
         """The chat as the template writes it: what `tokenizer.apply_chat_template(tokenize=False)` gives."""
         template = self.tokenizer.get_chat_template(None, tools)
-        return self._render(template, messages, tools, kwargs, generation_prompt=generation_prompt)[0]
+        return self._render(template, messages, tools, variables, generation_prompt=generation_prompt)[0]
 
     def _render(
         self,
         template: str,
         messages: Sequence[Message],
-        tools: Any = None,
-        kwargs: Kwargs = None,
+        tools: Any,
+        variables: Variables,
         *,
         generation_prompt: bool = False,
         marks: bool = False,
@@ -125,8 +112,8 @@ class ChatTemplate:
         given = [{key: value for key, value in message.items() if value is not None} for message in messages]
         texts, spans = render_jinja_template(
             **{
-                **self._variables,
-                **(kwargs or {}),
+                **self._special,
+                **(variables or {}),
                 "conversations": [given],
                 "tools": tools or None,
                 "chat_template": template,
@@ -143,153 +130,79 @@ class ChatTemplate:
         *,
         first: int = 0,
         tools: Any = None,
-        kwargs: Kwargs = None,
+        variables: Variables = None,
         whole: bool = False,
     ) -> Chat:
         """Render a chat and find its supervised characters.
 
         Args:
             first: assistant turns before this message are not supervised.
+            variables: a row's `chat_template_kwargs`.
             whole: supervise everything (`loss_on: all`).
 
         Raises:
             CannotRender: the template refuses the chat, or one of its turns can't be found.
         """
         try:
-            text = self.text(messages, tools, kwargs)
-            append_eos = self.final_stop is None and messages[-1]["role"] == "assistant"
+            text = self.text(messages, tools, variables)
+            append_eos = self.stops.final is None and messages[-1]["role"] == "assistant"
             if whole:
                 return Chat(text, [(0, len(text))], append_eos)
-            turns = [
-                index for index, message in enumerate(messages) if message["role"] == "assistant" and index >= first
-            ]
-            if not turns:
+            indices = [index for index in range(first, len(messages)) if messages[index]["role"] == "assistant"]
+            if not indices:
                 raise CannotRender("no assistant turn")
-            spans = self._marked_spans(text, messages, turns, tools, kwargs)
-            return Chat(text, spans or self._prefix_spans(text, messages, turns, tools, kwargs), append_eos)
-        except _TEMPLATE_ERRORS as error:
+            turns = Turns(partial(self.text, tools=tools, variables=variables), messages, text, self.stops)
+            spans = self._marked_spans(turns, indices, tools, variables) or turns.spans(indices)
+            return Chat(text, spans, append_eos)
+        except TEMPLATE_ERRORS as error:
             raise CannotRender(f"the chat template refuses it: {_one_line(error)}") from error
 
-    def _marked_spans(
-        self, text: str, messages: Sequence[Message], turns: list[int], tools: Any, kwargs: Kwargs
-    ) -> list[Span]:
+    def _marked_spans(self, turns: Turns, indices: list[int], tools: Any, variables: Variables) -> list[Span]:
         """Spans from `{% generation %}` blocks; none where the way chosen has none for this chat."""
         if self.how not in ("markers", "training_template"):
             return []
         template = self._training_template or self.tokenizer.get_chat_template(None, tools)
-        if self._training_template is not None or _has_markers(template):
-            rendered, spans = self._render(template, messages, tools, kwargs, marks=True)
-            if rendered != text:  # TRL's variant departs from the original on this chat
-                return []
-            earlier = any(message["role"] == "assistant" for message in messages[: turns[0]])
-            since = self._turn_start(text, messages, turns[0], tools, kwargs) if earlier else 0
-            ends = [(start, self._settle_end(text, start, end)) for start, end in spans if end > max(start, since)]
-            if ends and self.final_stop is None and turns[-1] == len(messages) - 1:
-                ends[-1] = (ends[-1][0], len(text))  # EOS follows the text's end: what lies between is learned too
-            return ends
-        return []
-
-    def _settle_end(self, text: str, start: int, end: int) -> int:
-        """A marked span's end: just after its stop token, whether the block held that, more, or less."""
-        if (found := self._last_stop(text[start:end], exact=True)) is not None:
-            return start + found
-        if self.stop is not None:
-            rest = text[end:]
-            stripped = rest.lstrip()
-            if stripped.startswith(self.stop):
-                return end + len(rest) - len(stripped) + len(self.stop)
-        return end
-
-    def _prefix_spans(
-        self, text: str, messages: Sequence[Message], turns: list[int], tools: Any, kwargs: Kwargs
-    ) -> list[Span]:
-        spans = []
-        for index in turns:
-            start = self._turn_start(text, messages, index, tools, kwargs)
-            end = self._turn_end(text, messages, index, start, tools, kwargs)
-            if not start < end:
-                raise CannotRender("the chat template does not show where an assistant turn begins and ends")
-            spans.append((start, end))
-        return spans
-
-    def _turn_start(self, text: str, messages: Sequence[Message], index: int, tools: Any, kwargs: Kwargs) -> int:
-        """Where the generation prompt before message `index` ends, in characters."""
-        try:
-            prompt = self.text(messages[:index], tools, kwargs, generation_prompt=True)
-        except _TEMPLATE_ERRORS:  # no messages, or a chat that this template does not let end here
-            prompt = PROBE
-        if text.startswith(prompt):
-            return len(prompt)
-        # The prompt holds what the history does not (an open <think>), or the other way round (a system text moved to
-        # the last user turn): the turn begins where the text changes when its content does.
-        altered = self.text([*messages[:index], _with_probe(messages[index]), *messages[index + 1 :]], tools, kwargs)
-        if PROBE not in altered:
-            raise CannotRender("the chat template leaves an assistant turn out")
-        return common_prefix(text, altered)
-
-    def _turn_end(
-        self,
-        text: str,
-        messages: Sequence[Message],
-        index: int,
-        start: int,
-        tools: Any,
-        kwargs: Mapping[str, Any] | None,
-    ) -> int:
-        """Where message `index` ends, its stop token included, in characters."""
-        limit, exact = len(text), True
-        if index < len(messages) - 1:
-            through = self.text(messages[: index + 1], tools, kwargs)
-            if text.startswith(through):
-                limit = len(through)
-            else:  # the turn is written differently where it is the last one: look up to the next message's content
-                following = self.text([*messages[: index + 1], _with_probe(messages[index + 1])], tools, kwargs)
-                limit, exact = common_prefix(text, following), False
-        region = text[start:limit]
-        if (found := self._last_stop(region, exact)) is not None:
-            return start + found
-        if not exact:
-            raise CannotRender("the chat template does not show where an assistant turn ends")
-        stripped = region.rstrip()
-        if any(stripped.endswith(token) for token in self._added):  # another stop, such as <|eom_id|> after a tool call
-            return start + len(stripped)
-        return limit if self.stop is None else start + len(stripped)
-
-    def _last_stop(self, region: str, exact: bool) -> int | None:
-        """The end of the stop token in `region`; `exact`: only whitespace and added tokens may follow it."""
-        if exact:
-            matches = (pattern.search(region) for pattern in self._ends)
-            return next((match.end() for match in matches if match), None)
-        return next((region.rfind(stop) + len(stop) for stop in self._stops if stop in region), None)
+        if not _has_markers(template):  # the variant for tools of a template that comes as several
+            return []
+        rendered, spans = self._render(template, turns.messages, tools, variables, marks=True)
+        if rendered != turns.text:  # TRL's variant departs from the original on this chat
+            return []
+        earlier = any(message["role"] == "assistant" for message in turns.messages[: indices[0]])
+        since = turns.start(indices[0]) if earlier else 0
+        if self._training_template is not None:  # TRL's blocks may begin within the generation prompt
+            starts = [turns.start(index) for index in indices]
+            spans = [(max([start, *(at for at in starts if start < at < end)]), end) for start, end in spans]
+        text = turns.text
+        found = [(start, self.stops.settle(text, start, end)) for start, end in spans if end > max(start, since)]
+        if found and self.stops.final is None and indices[-1] == len(turns.messages) - 1:
+            found[-1] = (found[-1][0], len(text))  # EOS follows the text's end: what lies between is learned too
+        return found
 
     # ------------------------------------------------------------------ decided once
-    def _find_stops(self) -> tuple[str | None, str | None]:
-        """The stop tokens after an assistant turn: in the middle of a chat, and at its end. None: there is none."""
+    def _find_stops(self) -> Stops:
+        added = _added_tokens(self.tokenizer)
         try:
             final = self.text(_PROBE_CHAT[:2]).rpartition(_ANSWER)[2]
             middle = self.text(_PROBE_CHAT[:3]).rpartition(_ANSWER)[2].partition(_USER_2)[0]
-        except _TEMPLATE_ERRORS as error:
+        except TEMPLATE_ERRORS as error:
             raise UserError(_no_use(f"the chat template can't render a plain chat: {_one_line(error)}")) from error
         # What only the middle has is the next turn's header.
-        stop = self._first_added(final[: common_prefix(final, middle)])
-        return stop, stop or self._first_added(final)
+        stop = _added_run(added, final[: common_prefix(final, middle)])
+        if stop is None:  # another token ends the last turn, as <|return|> of gpt-oss: what do all headers follow?
+            with contextlib.suppress(*TEMPLATE_ERRORS):
+                other = self.text([*_PROBE_CHAT[:2], _PROBE_CHAT[3]]).partition(_ANSWER)[2].partition(_ANSWER_2)[0]
+                run = _added_run(added, middle[: common_prefix(middle, other)])
+                stop = run and next(token for token in added if run.startswith(token))
+        return Stops(added, stop, _added_run(added, final))
 
-    def _first_added(self, text: str) -> str | None:
-        found = [(text.index(token), -len(token), token) for token in self._added if token in text]
-        return min(found)[2] if found else None
-
-    def _decide(self) -> How:
-        if self.loss_on == "all":
-            return "none"
-        template = self.tokenizer.get_chat_template(None, None)
-        if _has_markers(template) and self._works("markers"):
+    def _decide(self, last_only: bool) -> How:
+        if _has_markers(self.template) and self._works("markers", last_only):
             return "markers"
-        if (variant := _training_template(self.tokenizer)) is not None:
-            self._training_template = variant
-            if self._works("training_template"):
-                return "training_template"
-            self._training_template = None
-        if self._works("prefix"):
+        self._training_template = _training_template(self.tokenizer)
+        if self._training_template is not None and self._works("training_template", last_only):
+            return "training_template"
+        self._training_template = None
+        if self._works("prefix", last_only):
             return "prefix"
         raise UserError(
             _no_use(
@@ -298,54 +211,45 @@ class ChatTemplate:
             )
         )
 
-    def _works(self, how: How) -> bool:
+    def _works(self, how: How, last_only: bool) -> bool:
         """Whether `how` finds the probe chat's assistant turns, and nothing of its users'."""
         self.how = how
-        first = 3 if self.loss_on == "completion" else 0
-        answers = (_ANSWER_2,) if first else (_ANSWER, _ANSWER_2)
+        indices, answers = ([3], [_ANSWER_2]) if last_only else ([1, 3], [_ANSWER, _ANSWER_2])
         try:
-            text = self.text(_PROBE_CHAT)
-            turns = [3] if first else [1, 3]
-            find = self._prefix_spans if how == "prefix" else self._marked_spans
-            parts = [text[start:end] for start, end in find(text, _PROBE_CHAT, turns, None, None)]
-        except (CannotRender, *_TEMPLATE_ERRORS):
+            turns = Turns(self.text, _PROBE_CHAT, self.text(_PROBE_CHAT), self.stops)
+            spans = turns.spans(indices) if how == "prefix" else self._marked_spans(turns, indices, None, None)
+        except (CannotRender, *TEMPLATE_ERRORS):
             return False
+        parts = [turns.text[start:end] for start, end in spans]
         return len(parts) == len(answers) and all(
             answer in part and _USER not in part and _USER_2 not in part
             for answer, part in zip(answers, parts, strict=True)
         )
 
-    def _take_notes(self) -> None:
-        eos = self.tokenizer.eos_token
-        if self.final_stop is None:
-            self.notes.append(
-                f"the chat template writes no stop token after the last answer: EOS ({eos}) is appended and learned"
-            )
-        elif self.final_stop != eos:
-            self.notes.append(f"turns end with {self.final_stop}, not with the tokenizer's EOS ({eos})")
-        bos = self.tokenizer.bos_token
-        if bos and self.bos == "none" and adds_bos(self.tokenizer):
-            self.notes.append(
-                f"the chat template writes no BOS ({bos}): chats go without it, as when they are prompted"
-            )
-        if "strftime_now" in self.tokenizer.get_chat_template(None, None):
-            self.notes.append("the chat template writes the current date")
-
-    @property
-    def bos(self) -> Literal["template", "none"]:
-        bos = self.tokenizer.bos_token
-        return "template" if bos and self.text(_PROBE_CHAT).startswith(bos) else "none"
-
     def info(self) -> MaskingInfo:
         """What was decided, for the manifest."""
-        template = self.tokenizer.get_chat_template(None, None)
+        bos = self.tokenizer.bos_token
+        writes_bos = bool(bos) and self.text(_PROBE_CHAT).startswith(bos)
         return MaskingInfo(
             how=self.how,
-            stop_token=self.final_stop or self.tokenizer.eos_token,
-            bos=self.bos,
-            template_fingerprint=hashlib.sha256(template.encode()).hexdigest()[:16],
-            notes=tuple(self.notes),
+            stop_token=self.stops.token or self.tokenizer.eos_token,
+            bos="template" if writes_bos else "none",
+            template_fingerprint=hashlib.sha256(self.template.encode()).hexdigest()[:16],
+            notes=tuple(self._notes(writes_bos)),
         )
+
+    def _notes(self, writes_bos: bool) -> list[str]:
+        bos, eos, stop = self.tokenizer.bos_token, self.tokenizer.eos_token, self.stops.token
+        notes = []
+        if stop is None:
+            notes.append(f"the chat template ends the last answer with no stop token: EOS ({eos}) is appended, learned")
+        elif stop != eos:
+            notes.append(f"answers end with {stop}, not with the tokenizer's EOS ({eos})")
+        if not writes_bos and adds_bos(self.tokenizer):
+            notes.append(f"the chat template writes no BOS ({bos}): chats go without it, as when prompted")
+        if "strftime_now" in self.template:
+            notes.append("the chat template writes the current date")
+        return notes
 
 
 def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -360,7 +264,7 @@ def _training_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
 
     try:
         return get_training_chat_template(tokenizer)
-    except _TEMPLATE_ERRORS:
+    except TEMPLATE_ERRORS:
         return None
 
 
@@ -368,20 +272,16 @@ def _has_markers(template: str) -> bool:
     return re.search(r"\{%-?\s*generation\s*-?%\}", template) is not None
 
 
-def _added_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def _added_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """Every token outside the plain vocabulary, longest first; Gemma's newline tokens and the like are no stops."""
-    added: Iterable[str] = [token.content for token in tokenizer.added_tokens_decoder.values()]
-    return sorted({token for token in (*added, *tokenizer.all_special_tokens) if token.strip()}, key=len, reverse=True)
+    added = {token.content for token in tokenizer.added_tokens_decoder.values()} | set(tokenizer.all_special_tokens)
+    return tuple(sorted((token for token in added if token.strip()), key=lambda token: (-len(token), token)))
 
 
-def _with_probe(message: Message) -> dict[str, Any]:
-    parts = isinstance(message.get("content"), list)
-    return {**message, "content": [{"type": "text", "text": PROBE}] if parts else PROBE}
-
-
-def common_prefix(a: Sequence[Any], b: Sequence[Any]) -> int:
-    """How many items (characters, tokens) two sequences share from the start."""
-    return next((at for at, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b)))
+def _added_run(added: Sequence[str], text: str) -> str | None:
+    """The first added token in `text`, with those that follow it directly."""
+    match = re.search(rf"(?:{'|'.join(map(re.escape, added))})+", text) if added else None
+    return match[0] if match else None
 
 
 def _one_line(error: Exception) -> str:

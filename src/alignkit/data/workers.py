@@ -26,9 +26,10 @@ Chunk = list[Example]
 Result = list[Rendered | Dropped]
 
 CHUNK = 512  # examples
-# Rendering in this process is quick to start, and the tokenizer has threads of its own. Beyond this many seconds the
-# rest is likely to be long enough to pay for starting processes.
+# Rendering in this process is quick to start, and the tokenizer has threads of its own: other processes pay only on
+# machines with some cores, and once it has taken this many seconds.
 PATIENCE_S = 10.0
+MIN_CORES = 4
 
 
 def render_all(renderer: Renderer, examples: Iterable[Example], processes: int | None = None) -> Iterator[Result]:
@@ -39,15 +40,20 @@ def render_all(renderer: Renderer, examples: Iterable[Example], processes: int |
     """
     chunks = _chunks(examples)
     spent = 0.0
-    limit = processes or os.cpu_count() or 1
+    limit = processes or _cores()
     for chunk in chunks:
-        if limit > 1 and (processes is not None or spent > PATIENCE_S):
+        if limit > 1 and (processes is not None or (spent > PATIENCE_S and limit >= MIN_CORES)):
             yield from _render_apart(renderer, itertools.chain([chunk], chunks), limit)
             return
         began = time.perf_counter()
         result = renderer.render(chunk)
         spent += time.perf_counter() - began
         yield result
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _chunks(examples: Iterable[Example]) -> Iterator[Chunk]:
@@ -89,7 +95,7 @@ class _Worker:
 
     def __init__(self, renderer: bytes) -> None:
         environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
-        command = [sys.executable, "-m", "alignkit.data.workers"]
+        command = [sys.executable, "-c", "from alignkit.data.workers import serve; serve()"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         self._renderer: bytes | None = renderer
 
@@ -130,7 +136,7 @@ def _receive(pipe: IO[bytes]) -> bytes:
     return data
 
 
-def _serve() -> None:
+def serve() -> None:
     """What a worker does: a renderer first, then chunks, until stdin ends."""
     results = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not get between the results
@@ -138,10 +144,3 @@ def _serve() -> None:
         renderer = pickle.loads(_receive(sys.stdin.buffer))
         while True:
             _send(results, pickle.dumps(renderer.render(pickle.loads(_receive(sys.stdin.buffer)))))
-
-
-if __name__ == "__main__":
-    # Unpickling must find this module's classes under their real names, not under __main__.
-    from alignkit.data import workers
-
-    workers._serve()
