@@ -23,6 +23,7 @@ from trl import SFTConfig, SFTTrainer
 
 import alignkit
 from alignkit.data import Prepared, prepare_language_modeling
+from alignkit.data.collate import PackedRows
 from alignkit.data.exactness import packing_leak, require_exact_packing
 from alignkit.errors import UserError
 
@@ -105,26 +106,34 @@ def batches(trainer: SFTTrainer, training: bool) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("rows", [False, True])
 def test_logits_and_loss_of_packed_rows(
-    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: bool
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: bool, rows: bool
 ) -> None:
+    """With TRL's collator, which lays rows end to end, and with alignkit's, which keeps them apart."""
     packed, tokenizer = prepared(model_folder, tmp_path, monkeypatch, packing=True)
     single, _ = prepared(model_folder, tmp_path, monkeypatch)
     assert packed.counts["train"]["packed_rows"] < len(single.train) / 2
     examples = {tuple(row["input_ids"]): row for row in single.train}
     trainer = trainer_for(load(model_folder), packed, tokenizer, tmp_path, packing=True)
     model = trainer.model.train(training)
+    if rows:
+        trainer.data_collator = PackedRows(tokenizer.pad_token_id, pad_to_multiple_of=8)
     (batch,) = batches(trainer, training)
     assert "attention_mask" not in batch
     with torch.no_grad():
         loss = trainer.compute_loss(model, dict(batch))
-        logits = model(**{key: value for key, value in batch.items() if key != "labels"}, use_cache=False).logits[0]
-    starts = [*(batch["position_ids"][0] == 0).nonzero().flatten().tolist(), batch["input_ids"].shape[1]]
+        logits = model(**{key: value for key, value in batch.items() if key != "labels"}, use_cache=False).logits
     losses = []
-    for start, stop in itertools.pairwise(starts):
-        expected, nll = alone(model, examples.pop(tuple(batch["input_ids"][0, start:stop].tolist())))
-        assert (logits[start:stop] - expected).abs().max() < TOLERANCE * expected.abs().max().clamp(min=1)
-        losses.append(nll)
+    for ids, positions, found in zip(batch["input_ids"], batch["position_ids"], logits, strict=True):
+        starts = [*(positions == 0).nonzero().flatten().tolist(), len(ids)]
+        for start, stop in itertools.pairwise(starts):
+            if (row := examples.pop(tuple(ids[start:stop].tolist()), None)) is None:
+                assert stop == len(ids) and (ids[start:] == tokenizer.pad_token_id).all()
+                continue
+            expected, nll = alone(model, row)
+            assert (found[start:stop] - expected).abs().max() < TOLERANCE * expected.abs().max().clamp(min=1)
+            losses.append(nll)
     assert not examples  # every example was there
     assert loss.item() == pytest.approx(torch.cat(losses).mean().item(), abs=TOLERANCE)
 
@@ -133,20 +142,23 @@ def test_a_training_step_and_an_evaluation_equal_the_unpacked_ones(
     model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = []
-    for packing in (False, True):
+    for packing, rows in ((False, False), (True, False), (True, True)):
         data, tokenizer = prepared(model_folder, tmp_path, monkeypatch, packing=packing)
         trainer = trainer_for(load(model_folder), data, tokenizer, tmp_path, packing)
+        if rows:
+            trainer.data_collator = PackedRows(tokenizer.pad_token_id)
         before = trainer.evaluate()["eval_loss"]
         trainer.train()
         logged = [line["loss"] for line in trainer.state.log_history if "loss" in line]
         weights = torch.cat([weight.detach().flatten() for weight in trainer.model.parameters()])
         results.append((before, logged[0], trainer.evaluate()["eval_loss"], weights))
-    (before, loss, after, weights), (packed_before, packed_loss, packed_after, packed_weights) = results
-    assert packed_before == pytest.approx(before, abs=TOLERANCE)
-    assert packed_loss == pytest.approx(loss, abs=1e-4)  # the trainer logs four decimals
-    assert packed_after == pytest.approx(after, abs=TOLERANCE)
-    assert (weights - packed_weights).abs().max() < TOLERANCE
+    before, loss, after, weights = results[0]
     assert before != pytest.approx(after, abs=1e-3)  # the step did something
+    for packed_before, packed_loss, packed_after, packed_weights in results[1:]:
+        assert packed_before == pytest.approx(before, abs=TOLERANCE)
+        assert packed_loss == pytest.approx(loss, abs=1e-4)  # the trainer logs four decimals
+        assert packed_after == pytest.approx(after, abs=TOLERANCE)
+        assert (weights - packed_weights).abs().max() < TOLERANCE
 
 
 def test_a_model_that_mixes_packed_documents_is_refused(
