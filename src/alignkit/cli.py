@@ -76,9 +76,9 @@ def schema() -> None:
 
     Example: alignkit schema > recipe.schema.json
     """
-    from alignkit.recipe.schema import recipe_schema
+    from alignkit.recipe.schema import schema_text
 
-    typer.echo(json.dumps(recipe_schema(methods.RECIPE_CLASSES), indent=2))
+    typer.echo(schema_text(methods.RECIPE_CLASSES), nl=False)
 
 
 @app.command()

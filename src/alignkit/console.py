@@ -23,7 +23,7 @@ LIBRARIES = (
     "bitsandbytes",
     "evaluate",
 )
-PATIENCE = 10.0  # seconds of silence that a plain stderr may have before held-back lines are shown after all
+PATIENCE = 60.0  # seconds that a plain stderr may stay silent before held-back lines are shown after all
 
 
 class Voice:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkit import methods
+from alignkit.console import Voice, logged_to
 from alignkit.errors import Problem, UserError
 from alignkit.methods.base import Method
 from alignkit.recipe import Recipe
@@ -62,8 +63,11 @@ def train(
         command=list(sys.argv if command is None else command),
         start=_trained_first(recipe),
     )
-    worker: Any = importlib.import_module("alignkit.worker")
-    worker.train(job)
+    with run.hold(overwrite=overwrite, resume=resume), logged_to(run.log_path) as warned:
+        say = Voice()
+        say("loading the libraries")
+        worker: Any = importlib.import_module("alignkit.worker")
+        worker.train(job, say, warned.messages)
     return run
 
 

@@ -15,7 +15,7 @@ from transformers import EarlyStoppingCallback, set_seed
 from transformers.utils import logging as transformers_logging
 
 from alignkit import report
-from alignkit.console import Voice, logged_to, redirect_libraries
+from alignkit.console import Voice, redirect_libraries
 from alignkit.errors import Interrupted, RunFailed, UserError
 from alignkit.evaluation import evaluate_run
 from alignkit.launch import Job
@@ -36,19 +36,18 @@ from alignkit.trainers.guards import newest_checkpoint
 from alignkit.trainers.resume import check_same_recipe
 
 
-def train(job: Job) -> None:
-    """Run one training job from its recipe to its report, in this process."""
-    with job.run.hold(overwrite=job.overwrite, resume=job.resume), logged_to(job.run.log_path) as warned:
-        stop = StopRequests()
-        with _ending(job) as told, stop.listening():
-            story(job, told, stop, warned.messages)
+def train(job: Job, say: Voice, warnings: list[str]) -> None:
+    """Run one training job from its recipe to its report, in this process, which holds the job's run folder."""
+    stop = StopRequests()
+    with _ending(job, say) as told, stop.listening():
+        story(job, told, stop, warnings)
 
 
 class Told:
     """How far the story has come: what is said, and whether training began (before, the folder is left as it was)."""
 
-    def __init__(self) -> None:
-        self.say = Voice()
+    def __init__(self, say: Voice) -> None:
+        self.say = say
         self.begun_at = time.time()
         self.began = False
 
@@ -57,7 +56,6 @@ def story(job: Job, told: Told, stop: StopRequests, warnings: list[str]) -> None
     recipe, method, run, say = job.recipe, job.method, job.run, told.say
     checkpoint = _checkpoint(job)
 
-    say("loading the libraries")
     config_class = method.config_class()
     redirect_libraries()
     transformers_logging.disable_progress_bar()
@@ -155,9 +153,9 @@ def _memory_told(stage: Stage) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _ending(job: Job) -> Iterator[Told]:
+def _ending(job: Job, say: Voice) -> Iterator[Told]:
     """However the block ends: a state, a line in log.txt, a report, and one of a command's three exceptions."""
-    run, told = job.run, Told()
+    run, told = job.run, Told(say)
     try:
         yield told
     except UserError:

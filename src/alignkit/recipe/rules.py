@@ -120,8 +120,6 @@ def _places(name: str, sources: Sequence[Source]) -> Iterator[Finding]:
             yield at, "a source needs `path` or `generate`", None
         elif one.path is not None and one.generate is not None:
             yield f"{at}.generate", "a source has a path or a generator, not both", "leave one out"
-        if one.options and one.generate is None:
-            yield f"{at}.options", "options are a generator's, and there is no `generate`", None
 
 
 @rule("data.train", "data.eval")

@@ -51,7 +51,7 @@ class Source(Section):
     generate: str | None = None
     """A built-in generator, instead of `path`: addition, …"""
     options: dict[str, Any] = Field(default={})
-    """The generator's options."""
+    """The generator's options, or how a file is read: `sample_by` of texts, `delimiter`, `quoting` of csv and tsv."""
     name: str | None = None
     """The configuration of a Hub dataset."""
     split: str | None = None

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import Sampler
-from transformers import Trainer
+from transformers import PrinterCallback, Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
 from alignkit.errors import RunFailed
@@ -54,6 +54,7 @@ class Guards(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.data_collator = Tagged(self.data_collator)
+        self.remove_callback(PrinterCallback)  # it prints each log to stdout, which is for results
         self._micro_losses, self._micro_ids = [], []
 
     # ------------------------------------------------------------------ non-finite numbers
