@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config, GPT2
 
 from alignkit.errors import RunFailed, UserError
 from alignkit.evaluation import evaluate_tasks
+from alignkit.evaluation.attention import fast_attention
 from alignkit.evaluation.likelihood import Document, likelihoods, windows_of
 from alignkit.evaluation.perplexity import as_documents
 from alignkit.examples import Example, Row
@@ -108,6 +109,43 @@ def test_what_a_model_does_to_its_logits_and_positions_is_kept(config: Any) -> N
     model, text = small(config[0], **config[1]), documents([100])[0]
     found = likelihoods(model, [text, *documents([20, 31], seed=1)], max_length=CONTEXT, stride=32)[0]
     assert found.nats == pytest.approx(naive(model, text, CONTEXT, 32)[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("heads", [(4, 2), (4, 4), (4, 1)])
+@pytest.mark.parametrize("length", [2, 63, 64, 65, 200])
+def test_attention_in_blocks_equals_torchs(heads: tuple[int, int], length: int) -> None:
+    model = small(
+        num_attention_heads=heads[0], num_key_value_heads=heads[1], max_position_embeddings=256, initializer_range=0.2
+    )
+    ids = torch.randint(3, 300, (3, length), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = model(ids).logits
+        with fast_attention(model):
+            assert model.config._attn_implementation == "alignkit_blocks"
+            assert torch.allclose(model(ids).logits, expected, atol=1e-4)
+            # With a mask, or a cache, it is transformers' own attention that runs.
+            mask = torch.ones_like(ids)
+            mask[0, 0] = 0
+            masked = model(ids, attention_mask=mask).logits
+            first = model(ids[:, :-1], use_cache=True)
+            step = model(ids[:, -1:], past_key_values=first.past_key_values).logits
+        assert torch.allclose(masked, model(ids, attention_mask=mask).logits, atol=1e-4)
+        assert torch.allclose(step[:, 0], expected[:, -1], atol=1e-4)
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_threads_change_nothing() -> None:
+    model, texts = small(), documents([30, 64, 100, 65, 66, 20] * 4)
+    alone = likelihoods(model, texts, max_length=CONTEXT, stride=32, batch_size=2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        together = likelihoods(model, texts, max_length=CONTEXT, stride=32, batch_size=2)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert [one.nats for one in together] == pytest.approx([one.nats for one in alone], rel=1e-6)
+    assert [one.correct for one in together] == [one.correct for one in alone]
 
 
 def example(data: dict[str, Any], number: int = 1) -> Example:

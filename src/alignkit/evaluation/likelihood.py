@@ -12,6 +12,7 @@ output layer runs on the scored positions alone, so a window's context costs no 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +20,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from alignkit.evaluation.attention import fast_attention, last_layer_from
 from alignkit.evaluation.memory import halved_when_full
+from alignkit.evaluation.threads import each_core_its_own, workers_for
 
 CHUNK_ELEMENTS = 2**23
 """Logits turned into float32 at a time: 32 MiB."""
+CPU_BATCH_TOKENS = 2048
+"""More tokens at a time do not help a CPU, and leave its caches."""
 BATCH_LOGITS = 2**28
 """Logits computed at a time; one window may need more."""
 
@@ -92,15 +97,22 @@ def likelihoods(
     )  # longest first: memory shows early
     nats, tokens, correct = [0.0] * len(documents), [0] * len(documents), [0] * len(documents)
     done = 0
-    for batch in _batches(windows, batch_size, vocabulary_of(model)):
-        for part, (nll, right) in halved_when_full(lambda part: _score(model, documents, part), batch):
-            for window, window_nll, window_right in zip(part, nll, right, strict=True):
-                nats[window.document] += float(window_nll.sum())
-                tokens[window.document] += len(window_nll)
-                correct[window.document] += int(window_right.sum())
-        done += len(batch)
-        if progress is not None:
-            progress(done, len(windows))
+    most = CPU_BATCH_TOKENS if input_device(model).type == "cpu" else None
+    batches = list(_batches(windows, batch_size, vocabulary_of(model), most))
+
+    def score(batch: list[Window]) -> list[tuple[Window, np.ndarray, np.ndarray]]:
+        parts = halved_when_full(lambda part: _score(model, documents, part), batch)
+        return [scored for part, (nll, right) in parts for scored in zip(part, nll, right, strict=True)]
+
+    with fast_attention(model), each_core_its_own(score, batches, workers_for(model)) as results:
+        for batch, found in zip(batches, results, strict=True):
+            for window, nll, right in found:
+                nats[window.document] += float(nll.sum())
+                tokens[window.document] += len(nll)
+                correct[window.document] += int(right.sum())
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(windows))
     return [Likelihood(*values) for values in zip(nats, tokens, correct, strict=True)]
 
 
@@ -109,11 +121,14 @@ def vocabulary_of(model: Any) -> int:
     return int(model.config.get_text_config(decoder=True).vocab_size)
 
 
-def _batches(windows: list[Window], batch_size: int, vocabulary: int) -> Iterator[list[Window]]:
-    """Batches of about as many tokens as `batch_size` of the longest windows, in order of length."""
+def _batches(
+    windows: list[Window], batch_size: int, vocabulary: int, most_tokens: int | None
+) -> Iterator[list[Window]]:
+    """Batches of at most as many tokens as `batch_size` of the longest windows, in order of length."""
     if not windows:
         return
     budget = batch_size * (windows[0].end - windows[0].start)
+    budget = budget if most_tokens is None else min(budget, most_tokens)
     batch: list[Window] = []
     for window in windows:
         rows = len(batch) + 1
@@ -157,7 +172,7 @@ def _likelihood_at(
     model: Any, rows: torch.Tensor, of_row: torch.Tensor, places: torch.Tensor, expected: torch.Tensor
 ) -> tuple[np.ndarray, np.ndarray]:
     """NLL (N,) in float64 and hits (N,) of the tokens `expected` after `places` of `rows` (B, T)."""
-    with _logits_only_at(model, of_row, places):
+    with _logits_only_at(model, of_row, places), last_layer_from(int(places.min())):
         logits = model(input_ids=rows, use_cache=False).logits
     if logits.shape[:2] == rows.shape:  # a model whose output layer the hook could not reach
         logits = logits[of_row, places]
@@ -183,7 +198,11 @@ def _logits_only_at(model: Any, of_row: torch.Tensor, places: torch.Tensor) -> I
         yield
         return
 
-    def select(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    mine = threading.get_ident()
+
+    def select(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if threading.get_ident() != mine:  # another thread's batch in the same model
+            return None
         hidden = inputs[0]
         return (hidden[of_row.to(hidden.device), places.to(hidden.device)][None], *inputs[1:])
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignkit.data.templates import CannotRender, ChatTemplate
+from alignkit.data.templates import ChatTemplate
+from alignkit.data.turns import CannotRender
 from alignkit.errors import Problem, UserError
 from alignkit.examples import Example, plain_text
 
