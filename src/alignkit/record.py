@@ -6,6 +6,7 @@ import platform
 import resource
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -39,7 +40,12 @@ def write_beginnings(job: Job, stage: Stage, resume: str) -> None:
             "hardware": _hardware(stage),
             "seed": recipe.seed,
             "data": data.counts,
-            "fingerprints": {"recipe": recipe.fingerprint(), "data": data.fingerprint},
+            "fingerprints": {
+                "recipe": recipe.fingerprint(),
+                "data": data.fingerprint,
+                "template": data.template.template_fingerprint,
+            },
+            "masking": asdict(data.template),
             "model": {
                 "name_or_path": job.start or recipe.model.model_name_or_path,
                 "adapter": recipe.adapter is not None,
@@ -70,7 +76,7 @@ def say_plan(stage: Stage, trainer: Any, say: Callable[[str], None]) -> None:
     """What will be trained on what, in a few lines."""
     assert stage.data is not None
     counts, (total, trainable) = stage.data.counts["train"], count_parameters(trainer.model)
-    for note in stage.precision.notes:
+    for note in (*stage.precision.notes, *stage.data.template.notes):
         say(note)
     dropped = "".join(f", {number:,} dropped ({reason})" for reason, number in (counts.get("dropped") or {}).items())
     say(f"data: {counts.get('examples') or 'streamed'} examples{dropped}")

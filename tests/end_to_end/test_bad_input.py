@@ -163,7 +163,7 @@ def test_model_folders(
     shutil.copytree(tiny_model, mute)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (mute / name).unlink(missing_ok=True)
-    refused(start("./mute"), "model.model_name_or_path", "tokenizer")
+    refused(start("./mute"), "recipe.yaml:", "model.tokenizer_name_or_path", "./mute")
     refused(start("./missing"), "model.model_name_or_path", "missing")
     refused(start("somebody/something-unknown", HF_HUB_OFFLINE="1"), "model.model_name_or_path", "offline")
 

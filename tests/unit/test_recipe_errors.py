@@ -155,10 +155,6 @@ def test_one_mistake_is_one_line_with_its_place_and_the_fix(lines: str, expected
             "data.eval_fraction: a stream has no known length to take a share of",
         ),
         (
-            "data: {train: x, streaming: true}\ntraining: {max_steps: 5, packing: true}",
-            "training.packing: a stream cannot be packed",
-        ),
-        (
             "data: {train: [{path: x, weight: 0.5}, {path: y}]}",
             "data.train.1: has no weight, and other sources do; give every source a weight, or none",
         ),

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from alignkit.methods.base import Method, Stage
 from alignkit.recipe import Recipe
 
 if TYPE_CHECKING:
-    from transformers import Trainer
-
     from alignkit.data import Prepared
 
 SHAPES = ("prompt_completion", "language_modeling")
@@ -30,15 +28,19 @@ def prepare(stage: Stage) -> Prepared:
     return prepare_language_modeling(stage.recipe, stage.tokenizer, shapes=SHAPES, say=stage.say)
 
 
-def build_trainer(stage: Stage) -> Trainer:
+def build_trainer(stage: Stage) -> Any:
     """TRL's SFTTrainer over rows that are already tokenized and masked: TRL's own preparation is skipped."""
     from trl import SFTTrainer
 
+    from alignkit.data import PackedRows, require_exact_packing
     from alignkit.trainers import guarded
 
-    assert stage.data is not None
-    stage.arguments.dataset_kwargs = {"skip_prepare_dataset": True}
-    return guarded(SFTTrainer)(
+    assert stage.data is not None and stage.model is not None and stage.tokenizer is not None
+    arguments: Any = stage.arguments
+    arguments.dataset_kwargs = {"skip_prepare_dataset": True}
+    if arguments.packing:
+        require_exact_packing(stage.recipe, stage.model)
+    trainer = guarded(SFTTrainer)(
         model=stage.model,
         args=stage.arguments,
         train_dataset=stage.data.train,
@@ -46,6 +48,10 @@ def build_trainer(stage: Stage) -> Trainer:
         processing_class=stage.tokenizer,
         callbacks=stage.callbacks,
     )
+    if trainer.padding_free and "flash" not in (stage.model.config._attn_implementation or ""):
+        # TRL lays a batch's rows end to end, for kernels that take boundaries; others would pay for a square mask.
+        trainer.data_collator.collator = PackedRows(stage.tokenizer.pad_token_id, arguments.pad_to_multiple_of)
+    return trainer
 
 
 SFT = Method(

@@ -78,7 +78,12 @@ class UpstreamSection(Section):
 
         alignkit's own fields are left out, and so is whatever the installed version would choose by itself.
         """
-        given = {name: value for name, value in self.given().items() if name in self.upstream_fields}
+        # A null that is upstream's default too says nothing; a run's own recipe.yaml is full of them.
+        given = {
+            name: value
+            for name, value in self.given().items()
+            if name in self.upstream_fields and not (value is None and self.upstream_defaults.get(name) is None)
+        }
         return {**self.changed_defaults(), **given}
 
     def __reduce__(self) -> tuple[Any, ...]:

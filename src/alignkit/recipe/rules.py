@@ -151,12 +151,6 @@ def schedule_without_length(recipe: Recipe) -> Iterator[Finding]:
         yield "data.streaming", message, "say training.max_steps"
 
 
-@rule("data.streaming", "training.packing")
-def packed_stream(recipe: Recipe) -> Iterator[Finding]:
-    if recipe.data is not None and recipe.data.streaming and value(recipe, "packing"):
-        yield "training.packing", "a stream cannot be packed: its lengths are not known", "turn one of the two off"
-
-
 # ---------------------------------------------------------------------- evaluation
 @rule("evaluation")
 def names_differ(recipe: Recipe) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer
-from transformers.trainer_utils import rotate_checkpoints
+from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 
 from alignkit.errors import RunFailed
 from alignkit.trainers.sampling import LengthGroupedOrder
@@ -56,6 +56,8 @@ class Guards(Trainer):
         self.data_collator = Tagged(self.data_collator)
         self.remove_callback(PrinterCallback)  # it prints each log to stdout, which is for results
         self._micro_losses, self._micro_ids = [], []
+        self._eval_nll: list[torch.Tensor] = []
+        self._eval_tokens: list[torch.Tensor] = []
 
     # ------------------------------------------------------------------ non-finite numbers
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -65,9 +67,29 @@ class Guards(Trainer):
         self._micro_ids.append(ids)
         return loss
 
+    # ------------------------------------------------------------------ evaluation loss
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Upstream averages the means of batches, so how rows fall into batches matters: here each token weighs alike."""
+        self._eval_nll, self._eval_tokens = [], []
+        output = super().evaluation_loop(*args, **kwargs)
+        key = f"{kwargs.get('metric_key_prefix', 'eval')}_loss"
+        if self._eval_nll and output.metrics and key in output.metrics:
+            sums = torch.stack(
+                [torch.stack(self._eval_nll).sum().double(), torch.stack(self._eval_tokens).sum().double()]
+            )
+            nll, tokens = self.accelerator.reduce(sums, "sum").tolist()
+            output.metrics[key] = nll / max(tokens, 1)
+        return output
+
     def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         _take_extras(None, inputs)
-        return super().prediction_step(model, inputs, *args, **kwargs)
+        labels = inputs.get("labels") if hasattr(inputs, "get") else None
+        result = super().prediction_step(model, inputs, *args, **kwargs)
+        if labels is not None and labels.shape == getattr(inputs.get("input_ids"), "shape", None):
+            learned = (labels[..., 1:] != -100).sum()
+            self._eval_nll.append(result[0].detach().mean().float() * learned)
+            self._eval_tokens.append(learned)
+        return result
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Called once before each optimizer step: the last moment at which the weights are still good."""
