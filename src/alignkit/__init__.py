@@ -7,11 +7,22 @@ run = alignkit.train(recipe)
 run.scores(), run.model_dir
 """
 
-from alignkit.api import check, load_recipe, train
+from alignkit.api import check, evaluate, load_recipe, train
 from alignkit.errors import Interrupted, Problem, RunFailed, UserError
 from alignkit.recipe import Recipe
 from alignkit.runs import Run
 
 __version__ = "0.1.0"
 
-__all__ = ["Interrupted", "Problem", "Recipe", "Run", "RunFailed", "UserError", "check", "load_recipe", "train"]
+__all__ = [
+    "Interrupted",
+    "Problem",
+    "Recipe",
+    "Run",
+    "RunFailed",
+    "UserError",
+    "check",
+    "evaluate",
+    "load_recipe",
+    "train",
+]

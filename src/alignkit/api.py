@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from alignkit import launch, methods, preflight
 from alignkit import recipe as recipes
-from alignkit.recipe import Recipe
+from alignkit.errors import Problem, UserError
+from alignkit.recipe import EvaluationTask, Recipe
 from alignkit.runs import Run
 
 
@@ -30,6 +33,48 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], sets: Sequence[str] = ()
 def check(recipe: Recipe) -> None:
     """Raise a UserError with everything that the recipe's files alone can tell to be wrong. Imports no torch."""
     preflight.require(recipe, methods.REGISTRY[recipe.method].shapes)
+
+
+def evaluate(
+    target: Recipe | str | Path,
+    *,
+    tasks: Sequence[EvaluationTask | Mapping[str, Any]] = (),
+    out_dir: Path | None = None,
+    sets: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    """Scores, each with its 95 % interval, of a recipe's result, a run folder, a model folder or a Hub id.
+
+    A recipe or a run is scored beside the model that training started from, and its report is made again.
+
+    Args:
+        tasks: instead of the recipe's own; a model alone needs them.
+        out_dir: where scores.json and samples.jsonl go; by default `evaluation/` in the run or model folder.
+        sets: changes to the recipe, each as `section.field=value`.
+
+    Raises:
+        UserError: something the user can mend.
+    """
+    if isinstance(target, str | Path):
+        path = Path(target)
+        if (path / "recipe.yaml").is_file():
+            # The run's own recipe, for where the run is now: a folder that was moved is still that run.
+            recipe = methods.load_for_evaluation(path / "recipe.yaml", sets)
+            target = recipe.model_copy(update={"output_dir": str(path)})
+        elif path.suffix in (".yaml", ".yml"):
+            target = methods.load_for_evaluation(path, sets)
+    chosen = [task if isinstance(task, EvaluationTask) else EvaluationTask.model_validate(task) for task in tasks]
+    return launch.evaluate(target if isinstance(target, Recipe) else str(target), tasks=chosen, out_dir=out_dir)
+
+
+def quick_task(kind: str, data: Path | None, metrics: Sequence[str], max_rows: int | None) -> EvaluationTask:
+    """The task that `alignkit eval --task KIND --data FILE` asks for."""
+    path = data.absolute() if data is not None and data.exists() else data
+    values = {"name": kind, "task": kind, "data": str(path), "metrics": list(metrics), "max_rows": max_rows}
+    try:
+        return EvaluationTask.model_validate(values)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise UserError(Problem(wrong["msg"], field=f"--{wrong['loc'][0]}")) from error
 
 
 def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> Run:

@@ -70,6 +70,84 @@ def check(recipe: RecipeArgument, set_: SetOption = None, as_json: JsonOption = 
         typer.echo(f"{recipe}: a valid {loaded.method} recipe")
 
 
+@app.command("eval")
+def evaluate(
+    target: Annotated[
+        str, typer.Argument(help="A recipe, a run folder, a model folder or a Hub id.", show_default=False)
+    ],
+    task: Annotated[
+        str | None, typer.Option(help="A quick task instead of the recipe's: generation or perplexity.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="The quick task's data file.")] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="The quick task's metrics. May be given again.")] = None,
+    max_rows: Annotated[int | None, typer.Option(help="Use at most this many rows for the quick task.", min=1)] = None,
+    set_: SetOption = None,
+    out: Annotated[Path | None, typer.Option(help="Write the scores here instead of into the run.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a result beside the model that its training started from, with 95 % intervals.
+
+    Examples: alignkit eval runs/tiny-sft
+    alignkit eval path/to/model --task perplexity --data held_out.jsonl
+    """
+    if (task is None) != (data is None):
+        raise UserError("a quick task needs both --task and --data")
+    quick = [] if task is None else [api.quick_task(task, data, metric or (), max_rows)]
+    scores = api.evaluate(target, tasks=quick, out_dir=out, sets=set_ or ())
+    if as_json:
+        typer.echo(json.dumps(scores, indent=2))
+    else:
+        _show_scores(scores)
+
+
+@app.command()
+def score(
+    metric: Annotated[
+        list[str], typer.Option(help="A metric's name: bleu, rougeL, exact_match, … May be given again.")
+    ],
+    predictions: Annotated[str, typer.Option(help="A text file, FILE.jsonl:COLUMN, or - for stdin.")],
+    references: Annotated[list[str] | None, typer.Option(help="Like --predictions. Again for several a line.")] = None,
+    clusters: Annotated[
+        str | None, typer.Option(help="A group's name for each line, where lines belong together.")
+    ] = None,
+    tokenize: Annotated[str | None, typer.Option(help="BLEU and TER: 13a, intl, zh, char, …")] = None,
+    lowercase: Annotated[bool, typer.Option("--lowercase", help="BLEU, chrF: ignore case.")] = False,
+    stemmer: Annotated[bool, typer.Option("--stemmer", help="ROUGE: stem English words.")] = False,
+    answer: Annotated[
+        str | None, typer.Option(help="Compare only the answer: last_number, boxed, after:####, …")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score files of texts, without any model.
+
+    Example: alignkit score --metric bleu --predictions sys.txt --references ref1.txt --references ref2.txt --json
+    """
+    from alignkit.score import command
+
+    given = {"tokenize": tokenize, "lowercase": lowercase or None, "stemmer": stemmer or None, "answer": answer}
+    options = {name: value for name, value in given.items() if value is not None}
+    command(metric, predictions, references or (), as_json=as_json, clusters=clusters, **options)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Run folders, or FOLDER:MODEL.", show_default=False)],
+    metric: Annotated[list[str] | None, typer.Option(help="Only these metrics. May be given again.")] = None,
+    allow_different: Annotated[
+        bool, typer.Option("--allow-different", help="Also if data or settings differ.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the table here (a name without ending).")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare runs on the same items: differences, 95 % intervals, p-values, wins and losses.
+
+    Example: alignkit compare runs/a runs/b
+    """
+    from alignkit.compare import command
+
+    command(runs, allow_different=allow_different, metric=metric or (), as_json=as_json, out=out)
+
+
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of recipes, for editors.
@@ -127,16 +205,25 @@ def _show_run(run: Run, as_json: bool) -> None:
     figures = run.manifest.get("result", {})
     if losses:
         typer.echo(f"eval loss {losses[0]:.4f} → {losses[-1]:.4f}" if len(losses) > 1 else f"eval loss {losses[0]:.4f}")
-    for score in run.scores():
-        interval = "  [{:.4g}, {:.4g}]".format(*score["ci95"]) if score.get("ci95") else ""
-        if score.get("slice") is None and score["value"] is not None:
-            typer.echo(f"{score['name']}  {score['metric']}  {score['model']}  {score['value']:.4g}{interval}")
+    _show_scores(run.scores())
     if figures:
         rate = f"{figures['tokens_per_second']:,.0f} tokens/s"
         typer.echo(
             f"{figures['steps']} steps, {figures['tokens']:,} tokens in {figures['train_time_s']:.0f} s ({rate})"
         )
     typer.echo(f"model:  {run.model_dir}\nreport: {run.report_path}")
+
+
+def _show_scores(scores: list[dict[str, Any]]) -> None:
+    """One line a score: task, metric, and each model's value with its interval, side by side."""
+    shown: dict[tuple[str, str], list[str]] = {}
+    for score in scores:
+        if score.get("slice") is None and score["value"] is not None:
+            interval = " [{:.4g}, {:.4g}]".format(*score["ci95"]) if score.get("ci95") else ""
+            text = f"{score['model']} {score['value']:.4g}{interval}"
+            shown.setdefault((score["name"], score["metric"]), []).append(text)
+    for (name, metric), texts in shown.items():
+        typer.echo(f"{name}  {metric}  " + "   ".join(texts))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -62,6 +62,9 @@ class Voice:
         for text in held or ():
             self._print(text)
 
+    def close(self) -> None:
+        self.hush()
+
     def hush(self) -> None:
         """Take the status line away."""
         if self._status is not None:

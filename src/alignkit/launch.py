@@ -14,7 +14,7 @@ from alignkit import methods
 from alignkit.console import Voice, logged_to
 from alignkit.errors import Problem, UserError
 from alignkit.methods.base import Method
-from alignkit.recipe import Recipe
+from alignkit.recipe import EvaluationTask, Recipe
 from alignkit.runs import Run
 
 # Set before anything heavy is imported. A user's own setting stands.
@@ -49,8 +49,7 @@ def train(
         RunFailed: the run went wrong; the folder's state says so.
         Interrupted: stopped by a signal, after a checkpoint.
     """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    _set_environment()
     run = Run(recipe.output_dir)
     if problem := run.problem(overwrite=overwrite, resume=resume):
         raise UserError(problem)
@@ -69,6 +68,34 @@ def train(
         worker: Any = importlib.import_module("alignkit.worker")
         worker.train(job, say, warned.messages)
     return run
+
+
+def evaluate(
+    target: Recipe | str, *, tasks: Sequence[EvaluationTask] = (), out_dir: Path | None = None
+) -> list[dict[str, Any]]:
+    """Evaluate what a recipe came to (beside what it started from), or a model: a folder or a Hub id.
+
+    Raises:
+        UserError: something the user can mend.
+    """
+    _set_environment()
+    folder = Path(target.output_dir) if isinstance(target, Recipe) else out_dir or Path.cwd()
+    if isinstance(target, Recipe) and Run(folder).state == "running":
+        raise UserError(Problem("another process is writing this run", folder, field="output_dir"))
+    start = _trained_first(target) if isinstance(target, Recipe) else None
+    log = folder / "log.txt" if isinstance(target, Recipe) else Path(os.devnull)
+    if log != Path(os.devnull):
+        folder.mkdir(parents=True, exist_ok=True)
+    with logged_to(log):
+        say = Voice()
+        say("loading the libraries")
+        worker: Any = importlib.import_module("alignkit.worker")
+        return worker.evaluate(target, say, tasks=tasks, out_dir=out_dir, start=start)
+
+
+def _set_environment() -> None:
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
 
 
 def _trained_first(recipe: Recipe) -> str | None:

@@ -8,16 +8,17 @@ import shlex
 import time
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import EarlyStoppingCallback, set_seed
 from transformers.utils import logging as transformers_logging
 
-from alignkit import report
+from alignkit import methods, report
 from alignkit.console import Voice, redirect_libraries
 from alignkit.errors import Interrupted, RunFailed, UserError
-from alignkit.evaluation import evaluate_run
+from alignkit.evaluation import evaluate_run, evaluate_target
 from alignkit.launch import Job
 from alignkit.methods.base import Stage
 from alignkit.models import (
@@ -30,7 +31,7 @@ from alignkit.models import (
 )
 from alignkit.recipe import Recipe
 from alignkit.record import say_plan, write_beginnings, write_endings
-from alignkit.runs import require_free_space
+from alignkit.runs import Run, require_free_space
 from alignkit.trainers import MetricsFile, Progress, StopRequests, build_arguments
 from alignkit.trainers.guards import newest_checkpoint
 from alignkit.trainers.resume import check_same_recipe
@@ -99,6 +100,27 @@ def story(job: Job, told: Told, stop: StopRequests, warnings: list[str]) -> None
     if recipe.evaluation:
         evaluate_run(recipe, run.path, trainer.model, stage.tokenizer, start=job.start, precision=precision,
                      prepared=stage.data, say=say)  # fmt: skip
+
+
+def evaluate(
+    target: Recipe | str, say: Voice, *, tasks: Any = (), out_dir: Path | None = None, start: str | None = None
+) -> list[dict[str, Any]]:
+    """Evaluate a recipe's result beside its baseline, or a model; a run's report is made again with the new scores."""
+    redirect_libraries()
+    transformers_logging.disable_progress_bar()
+    set_seed(target.seed if isinstance(target, Recipe) else 42)
+
+    def prepare(tokenizer: Any) -> Any:
+        assert isinstance(target, Recipe)
+        precision = choose_precision(target, start=start)
+        stage: Any = Stage(target, Run(target.output_dir), say, precision, arguments=None, tokenizer=tokenizer)
+        return methods.REGISTRY[target.method].prepare(stage)
+
+    with StopRequests().listening(), contextlib.closing(say):
+        scores = evaluate_target(target, tasks=tasks, out_dir=out_dir, start=start, prepare=prepare, say=say)
+    if isinstance(target, Recipe) and out_dir is None:
+        report.write_report(Path(target.output_dir))
+    return scores
 
 
 # ---------------------------------------------------------------------- before training

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 from alignkit.trainers.sampling import LengthGroupedOrder
@@ -28,5 +29,5 @@ def test_batches_hold_like_lengths_in_no_order_of_length() -> None:
     padded = sum(16 * max(batch) for batch in batches)
     assert padded < 1.05 * sum(lengths)
     longest = [max(batch) for batch in batches[:50]]
-    falling = sum(a > b for a, b in zip(longest, longest[1:], strict=False))
+    falling = sum(a > b for a, b in itertools.pairwise(longest))
     assert 10 < falling < 40

@@ -163,7 +163,6 @@ def test_one_mistake_is_one_line_with_its_place_and_the_fix(lines: str, expected
             "data: {train: {path: x, generate: addition}}",
             "data.train.generate: a source has a path or a generator, not both",
         ),
-        ("data: {train: {path: x, options: {rows: 1}}}", "data.train.options: options are a generator's"),
         (
             "training: {global_batch_size: 6, per_device_train_batch_size: 4}",
             "training.global_batch_size: 6 is not a multiple of per_device_train_batch_size, which is 4; "

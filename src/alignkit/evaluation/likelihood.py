@@ -26,7 +26,7 @@ from alignkit.evaluation.threads import each_core_its_own, workers_for
 
 CHUNK_ELEMENTS = 2**23
 """Logits turned into float32 at a time: 32 MiB."""
-CPU_BATCH_TOKENS = 2048
+CPU_BATCH_TOKENS = 1024
 """More tokens at a time do not help a CPU, and leave its caches."""
 BATCH_LOGITS = 2**28
 """Logits computed at a time; one window may need more."""

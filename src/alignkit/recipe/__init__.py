@@ -1,7 +1,7 @@
 """Recipes: YAML in; out comes one typed, frozen, strict object, or every problem with its file and line."""
 
 from alignkit.recipe.base import InputPath, Section, UpstreamSection
-from alignkit.recipe.load import dump, load, load_mapping
+from alignkit.recipe.load import EVALUATION_ONLY, dump, load, load_mapping
 from alignkit.recipe.paths import local_path
 from alignkit.recipe.recipe import Recipe
 from alignkit.recipe.sections import (
@@ -15,6 +15,7 @@ from alignkit.recipe.sections import (
 )
 
 __all__ = [
+    "EVALUATION_ONLY",
     "AdapterSection",
     "DataSection",
     "EvaluationTask",

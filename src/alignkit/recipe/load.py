@@ -22,6 +22,10 @@ from alignkit.recipe.wording import field_path, problems, shown
 Classes = Mapping[str, type[Recipe]]
 
 
+EVALUATION_ONLY = "eval"
+"""The `method` of a recipe that says none, where a class is offered for it: it is only evaluated."""
+
+
 def load(path: str | Path, classes: Classes, sets: Sequence[str] = (), method: str | None = None) -> Recipe:
     """Read the recipe at `path`, changed by `sets`, as the class that its `method` names.
 
@@ -74,6 +78,8 @@ def _recipe_class(
     """The class to check against, and what is wrong with `method`; the command's serves where it is unclear."""
     name = document.data.get("method")
     known = ", ".join(classes)
+    if "method" not in document.data and method is None and EVALUATION_ONLY in classes:
+        return classes[EVALUATION_ONLY], []
     if "method" not in document.data:
         return classes.get(method or ""), [
             document.problem(

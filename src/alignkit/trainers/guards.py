@@ -69,7 +69,7 @@ class Guards(Trainer):
 
     # ------------------------------------------------------------------ evaluation loss
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """Upstream averages the means of batches, so how rows fall into batches matters: here each token weighs alike."""
+        """Upstream averages the means of batches, so how rows fall into them matters; here each token weighs alike."""
         self._eval_nll, self._eval_tokens = [], []
         output = super().evaluation_loop(*args, **kwargs)
         key = f"{kwargs.get('metric_key_prefix', 'eval')}_loss"
