@@ -26,13 +26,13 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], sets: Sequence[str] = ()
         UserError: with every problem found, each at its file and line.
     """
     if isinstance(recipe, Mapping):
-        return recipes.load_mapping(recipe, methods.RECIPE_CLASSES, base_dir=Path.cwd())
+        return recipes.load_mapping(recipe, methods.recipe_classes(), base_dir=Path.cwd())
     return methods.load_recipe(recipe, sets, method)
 
 
 def check(recipe: Recipe) -> None:
     """Raise a UserError with everything that the recipe's files alone can tell to be wrong. Imports no torch."""
-    preflight.require(recipe, methods.REGISTRY[recipe.method].shapes)
+    preflight.require(recipe, methods.get(recipe.method).shapes)
 
 
 def evaluate(

@@ -7,14 +7,15 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alignkit import api, methods
+from alignkit import methods
 from alignkit.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER, Interrupted, RunFailed, UserError
-from alignkit.methods.base import Method
-from alignkit.runs import Run
+
+if TYPE_CHECKING:
+    from alignkit.runs import Run
 
 app = typer.Typer(
     name="alignkit",
@@ -35,7 +36,7 @@ SetOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 
-def _training_command(method: Method) -> Callable[..., None]:
+def _training_command(name: str, summary: str) -> Callable[..., None]:
     def command(
         recipe: RecipeArgument,
         set_: SetOption = None,
@@ -45,15 +46,17 @@ def _training_command(method: Method) -> Callable[..., None]:
         ] = False,
         as_json: JsonOption = False,
     ) -> None:
-        run = api.train(api.load_recipe(recipe, set_ or (), method.name), resume=resume, overwrite=overwrite)
+        from alignkit import api
+
+        run = api.train(api.load_recipe(recipe, set_ or (), name), resume=resume, overwrite=overwrite)
         _show_run(run, as_json)
 
-    command.__doc__ = f"{method.summary}\n\nExample: alignkit {method.name} recipes/tiny/{method.name}.yaml"
+    command.__doc__ = f"{summary}\n\nExample: alignkit {name} recipes/tiny/{name}.yaml"
     return command
 
 
-for _method in methods.REGISTRY.values():
-    app.command(_method.name, rich_help_panel="Training")(_training_command(_method))
+for _name, _summary in methods.SUMMARIES.items():
+    app.command(_name)(_training_command(_name, _summary))
 
 
 @app.command()
@@ -62,6 +65,8 @@ def check(recipe: RecipeArgument, set_: SetOption = None, as_json: JsonOption = 
 
     Example: alignkit check recipes/qlora_llama.yaml
     """
+    from alignkit import api
+
     loaded = api.load_recipe(recipe, set_ or ())
     api.check(loaded)
     if as_json:
@@ -90,6 +95,8 @@ def evaluate(
     Examples: alignkit eval runs/tiny-sft
     alignkit eval path/to/model --task perplexity --data held_out.jsonl
     """
+    from alignkit import api
+
     if (task is None) != (data is None):
         raise UserError("a quick task needs both --task and --data")
     quick = [] if task is None else [api.quick_task(task, data, metric or (), max_rows)]
@@ -156,7 +163,7 @@ def schema() -> None:
     """
     from alignkit.recipe.schema import schema_text
 
-    typer.echo(schema_text(methods.RECIPE_CLASSES), nl=False)
+    typer.echo(schema_text(methods.recipe_classes()), nl=False)
 
 
 @app.command()

@@ -8,9 +8,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.status import Status
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.status import Status
 
 LIBRARIES = (
     "transformers",
@@ -35,6 +37,8 @@ class Voice:
     """
 
     def __init__(self, console: Console | None = None) -> None:
+        from rich.console import Console
+
         self.console = console or Console(file=sys.stderr, highlight=False)
         self._held: list[str] | None = []
         self._status: Status | None = None

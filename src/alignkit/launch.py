@@ -55,7 +55,7 @@ def train(
         raise UserError(problem)
     job = Job(
         recipe=recipe,
-        method=methods.REGISTRY[recipe.method],
+        method=methods.get(recipe.method),
         run=run,
         resume=resume,
         overwrite=overwrite,

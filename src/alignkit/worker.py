@@ -114,7 +114,7 @@ def evaluate(
         assert isinstance(target, Recipe)
         precision = choose_precision(target, start=start)
         stage: Any = Stage(target, Run(target.output_dir), say, precision, arguments=None, tokenizer=tokenizer)
-        return methods.REGISTRY[target.method].prepare(stage)
+        return methods.get(target.method).prepare(stage)
 
     with StopRequests().listening(), contextlib.closing(say):
         scores = evaluate_target(target, tasks=tasks, out_dir=out_dir, start=start, prepare=prepare, say=say)

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from recipe_classes import CLASSES, START, loaded
 
 from alignkit.errors import UserError
-from alignkit.methods import RECIPE_CLASSES
+from alignkit.methods import recipe_classes
 from alignkit.recipe import InputPath, Recipe, Section, TrainingSection, dump, load, load_mapping, sections
 from alignkit.recipe.defaults import DIFFERING, as_markdown
 from alignkit.recipe.schema import recipe_schema, schema_text
@@ -270,14 +270,14 @@ def test_a_method_adds_sections_fields_and_rules(tmp_path: Path) -> None:
 def test_schema_agrees_with_the_shipped_recipes(tmp_path: Path) -> None:
     from ruamel.yaml import YAML
 
-    schema = recipe_schema(RECIPE_CLASSES)
+    schema = recipe_schema(recipe_classes())
     jsonschema.Draft7Validator.check_schema(schema)
     validator = jsonschema.Draft7Validator(schema)
     shipped = sorted((REPOSITORY / "recipes").rglob("*.yaml"))
     assert shipped
     for path in shipped:
         assert list(validator.iter_errors(YAML(typ="safe").load(path.read_text()))) == [], path
-        load(path, RECIPE_CLASSES)
+        load(path, recipe_classes())
     assert list(validator.iter_errors(YAML(typ="safe").load(dump(loaded(FULL, tmp_path))))) == []
     assert list(validator.iter_errors({"extends": "other.yaml"})) == []
     for wrong in ({"seeed": 1}, {"training": {"optim": "adamw_torc"}}, {"adapter": {"r": 0}}, {"data": {"trian": 1}}):
@@ -287,7 +287,7 @@ def test_schema_agrees_with_the_shipped_recipes(tmp_path: Path) -> None:
 
 def test_committed_schema_is_fresh() -> None:
     committed = (REPOSITORY / "schema" / "recipe.json").read_text(encoding="utf-8")
-    assert committed == schema_text(RECIPE_CLASSES), "run: alignkit schema > schema/recipe.json"
+    assert committed == schema_text(recipe_classes()), "run: alignkit schema > schema/recipe.json"
 
 
 def test_table_of_defaults_is_in_the_docs_and_true() -> None:

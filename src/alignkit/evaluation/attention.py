@@ -19,7 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "alignkit_blocks"
-ROWS = 64
+ROWS = 48
 """Queries in a block."""
 SCORES = 2**19
 """Scores held at once: 2 MiB."""
@@ -71,7 +71,7 @@ def _in_blocks(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, 
     first = needed_from // ROWS * ROWS
     out = torch.zeros_like(queries) if first else torch.empty_like(queries)
     at_once = max(1, SCORES // (shared * ROWS * length))
-    raw, soft = _buffers(at_once * shared * ROWS * length)
+    buffer = _buffer(at_once * shared * ROWS * length)
     future = torch.full((ROWS, ROWS), float("-inf")).triu(1)
     for low in range(0, groups, at_once):
         part = slice(low, min(low + at_once, groups))
@@ -80,20 +80,20 @@ def _in_blocks(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, 
             end = min(start + ROWS, length)
             rows = end - start
             count = number * shared * rows * end
-            scores, weights = (buffer[:count].view(number, shared * rows, end) for buffer in (raw, soft))
+            scores = buffer[:count].view(number, shared * rows, end)
             torch.bmm(queries[part, :, start:end].reshape(number, -1, size), keys[part, :, :end], out=scores)
             scores.view(-1, rows, end)[:, :, start:].add_(future[:rows, :rows])
-            torch.softmax(scores, -1, out=weights)
-            mixed = torch.bmm(values[part, :, :end], weights.transpose(1, 2))
+            torch.softmax(scores, -1, out=scores)  # row by row, so that in place is right
+            mixed = torch.bmm(values[part, :, :end], scores.transpose(1, 2))
             out[part, :, start:end] = mixed.view(number, size, shared, rows).permute(0, 2, 3, 1)
     return out
 
 
-def _buffers(elements: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two scratch tensors of this thread, kept from call to call: fresh memory costs more than the arithmetic in it."""
-    held = getattr(_state, "buffers", None)
-    if held is None or len(held[0]) < elements:
-        held = _state.buffers = (torch.empty(elements), torch.empty(elements))
+def _buffer(elements: int) -> torch.Tensor:
+    """This thread's scratch, kept from call to call: fresh memory costs more than the arithmetic in it."""
+    held = getattr(_state, "buffer", None)
+    if held is None or len(held) < elements:
+        held = _state.buffer = torch.empty(elements)
     return held
 
 

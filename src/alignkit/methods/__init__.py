@@ -1,24 +1,34 @@
-"""The methods: one file each, listed once here. Commands, help texts and schema come from this registry."""
+"""The methods: one file each, and one line in the table below. Commands, help texts and schema come from it.
+
+Nothing is imported until it is asked for: `alignkit --help` needs the table alone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alignkit import recipe as recipes
-from alignkit.methods.base import Method, Stage
-from alignkit.methods.sft import SFT
-from alignkit.recipe import Recipe
+if TYPE_CHECKING:
+    from alignkit.methods.base import Method
+    from alignkit.recipe import Recipe
 
-REGISTRY: dict[str, Method] = {method.name: method for method in (SFT,)}
+# The command, which is also the module in this package and the recipe's `method` -> what it does.
+SUMMARIES = {
+    "sft": "Supervised fine-tuning of a causal language model: full, LoRA or QLoRA.",
+}
 
-RECIPE_CLASSES: dict[str, type[Recipe]] = {name: method.recipe for name, method in REGISTRY.items()}
+
+def get(name: str) -> Method:
+    """The method of this name: `METHOD` in the module of this name."""
+    method: Method = import_module(f"alignkit.methods.{name}").METHOD
+    return method
 
 
-class EvaluationRecipe(Recipe):
-    """A recipe that nothing is trained by: `model`, `evaluation` and `output_dir`."""
-
-    method: str = recipes.EVALUATION_ONLY
+def recipe_classes() -> dict[str, type[Recipe]]:
+    """Each method's recipe class."""
+    return {name: get(name).recipe for name in SUMMARIES}
 
 
 def load_recipe(path: str | Path, sets: Sequence[str] = (), method: str | None = None) -> Recipe:
@@ -27,12 +37,13 @@ def load_recipe(path: str | Path, sets: Sequence[str] = (), method: str | None =
     Raises:
         UserError: with every problem found, each at its file and line.
     """
-    return recipes.load(Path(path), RECIPE_CLASSES, sets, method)
+    from alignkit.recipe import load
+
+    return load(Path(path), recipe_classes(), sets, method)
 
 
 def load_for_evaluation(path: str | Path, sets: Sequence[str] = ()) -> Recipe:
-    """Like `load_recipe`, for a recipe of any method or of none."""
-    return recipes.load(Path(path), {**RECIPE_CLASSES, recipes.EVALUATION_ONLY: EvaluationRecipe}, sets)
+    """Like `load_recipe`, for a recipe of any method, or of none: `model`, `evaluation` and `output_dir` are enough."""
+    from alignkit.recipe import EVALUATION_ONLY, EvaluationRecipe, load
 
-
-__all__ = ["RECIPE_CLASSES", "REGISTRY", "Method", "Stage", "load_for_evaluation", "load_recipe"]
+    return load(Path(path), {**recipe_classes(), EVALUATION_ONLY: EvaluationRecipe}, sets)

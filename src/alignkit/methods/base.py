@@ -37,7 +37,6 @@ class Method:
     """One training method. `config` and the functions' imports stay unread until the worker calls for them."""
 
     name: str
-    summary: str  # one line, for --help
     recipe: type[Recipe]
     shapes: tuple[str, ...]  # the shapes of examples it takes, preferred first
     config: str  # the upstream config class of `training:`, as module:name

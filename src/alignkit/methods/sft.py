@@ -54,9 +54,8 @@ def build_trainer(stage: Stage) -> Any:
     return trainer
 
 
-SFT = Method(
+METHOD = Method(
     name="sft",
-    summary="Supervised fine-tuning of a causal language model: full, LoRA or QLoRA.",
     recipe=SftRecipe,
     shapes=SHAPES,
     config="trl:SFTConfig",

@@ -1,9 +1,9 @@
 """Recipes: YAML in; out comes one typed, frozen, strict object, or every problem with its file and line."""
 
 from alignkit.recipe.base import InputPath, Section, UpstreamSection
-from alignkit.recipe.load import EVALUATION_ONLY, dump, load, load_mapping
+from alignkit.recipe.load import dump, load, load_mapping
 from alignkit.recipe.paths import local_path
-from alignkit.recipe.recipe import Recipe
+from alignkit.recipe.recipe import EVALUATION_ONLY, EvaluationRecipe, Recipe
 from alignkit.recipe.sections import (
     AdapterSection,
     DataSection,
@@ -18,6 +18,7 @@ __all__ = [
     "EVALUATION_ONLY",
     "AdapterSection",
     "DataSection",
+    "EvaluationRecipe",
     "EvaluationTask",
     "InputPath",
     "ModelSection",

@@ -14,16 +14,12 @@ from ruamel.yaml import YAML
 from alignkit.errors import Problem, UserError
 from alignkit.recipe import rules, source
 from alignkit.recipe.paths import input_paths, local_path, put
-from alignkit.recipe.recipe import Recipe
+from alignkit.recipe.recipe import EVALUATION_ONLY, Recipe
 from alignkit.recipe.source import SET, Document, KeyPath
 from alignkit.recipe.suggest import closest
 from alignkit.recipe.wording import field_path, problems, shown
 
 Classes = Mapping[str, type[Recipe]]
-
-
-EVALUATION_ONLY = "eval"
-"""The `method` of a recipe that says none, where a class is offered for it: it is only evaluated."""
 
 
 def load(path: str | Path, classes: Classes, sets: Sequence[str] = (), method: str | None = None) -> Recipe:

@@ -116,6 +116,16 @@ class Recipe(Section):
     __hash__ = None  # type: ignore[assignment]
 
 
+EVALUATION_ONLY = "eval"
+"""The `method` of a recipe that says none, where such are taken: nothing is trained by it."""
+
+
+class EvaluationRecipe(Recipe):
+    """A recipe that is only evaluated: `model`, `evaluation` and `output_dir`."""
+
+    method: str = EVALUATION_ONLY
+
+
 def adapter_class(value: Any) -> type[AdapterSection]:
     """The adapter section for the `peft_type` that `value` gives (LORA by default)."""
     types = upstream.peft_types()
