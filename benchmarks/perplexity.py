@@ -3,9 +3,9 @@
     python benchmarks/perplexity.py [--stride 256] [--tokens 100000] [--rounds 3]
 
 The loop is the one of "Perplexity of fixed-length models" in transformers' documentation: one window at a time, logits
-at every position, the loss averaged by the model. It weighs each window by one token less than the loss is over, so its
-figure is printed both as it computes it and with the right weights; alignkit's must equal the second to 1e-5. Both score
-the whole text as one document without a first token, as the guide does.
+at every position, the loss averaged by the model. It weighs each window by one token less than the loss is over, so
+its figure is printed both as it computes it and with the right weights; alignkit's must equal the second to 1e-5. Both
+score the whole text as one document without a first token, as the guide does. Run it on an idle machine.
 """
 
 from __future__ import annotations
