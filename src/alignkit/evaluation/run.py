@@ -53,7 +53,7 @@ def evaluate_run(
     """
     if not recipe.evaluation:
         return []
-    precision = precision or choose_precision(recipe)
+    precision = precision or choose_precision(recipe, start)
 
     def evaluate(model: Any, label: str) -> list[Score]:
         every = enumerate(recipe.evaluation)
@@ -146,7 +146,7 @@ def evaluate_target(
     if not recipe.evaluation:
         raise UserError(recipe.problem("evaluation", "there is nothing to evaluate", "add tasks, or give --task"))
     run_dir = Path(recipe.output_dir)
-    precision = choose_precision(recipe)
+    precision = choose_precision(recipe, start)
     tuned, tokenizer = None, None
     if (run_dir / "model").is_dir():
         say(f"loading {run_dir / 'model'}")
