@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+from alignkit import metrics
 from alignkit.errors import Problem, UserError
 from alignkit.examples import precheck
+from alignkit.metrics.answers import extractor
 from alignkit.model_folders import check_model
 from alignkit.recipe import Recipe
 
 
 def problems(recipe: Recipe, shapes: Sequence[str]) -> list[Problem]:
     """Every problem of the recipe's inputs that their files alone can tell, the model's first."""
-    return [*check_model(recipe), *precheck(recipe, shapes)]
+    return [*check_model(recipe), *precheck(recipe, shapes), *_tasks(recipe)]
+
+
+def _tasks(recipe: Recipe) -> Iterator[Problem]:
+    """Metrics and ways to find an answer that nobody knows: better said now than when training has ended."""
+    for index, task in enumerate(recipe.evaluation):
+        at = f"evaluation.{index}"
+        yield from _refusals(recipe, f"{at}.metrics", metrics.expand, task.metrics)
+        if task.answer is not None:
+            yield from _refusals(recipe, f"{at}.answer", extractor, task.answer)
+
+
+def _refusals(recipe: Recipe, field: str, ask: Callable[[Any], Any], value: Any) -> Iterator[Problem]:
+    try:
+        ask(value)
+    except UserError as error:
+        for problem in error.problems:
+            yield recipe.problem(field, problem.message, problem.hint)
 
 
 def require(recipe: Recipe, shapes: Sequence[str]) -> None:

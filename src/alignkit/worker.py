@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import upload_folder
 from transformers import EarlyStoppingCallback, set_seed
 from transformers.utils import logging as transformers_logging
 
@@ -96,6 +97,9 @@ def story(job: Job, told: Told, stop: StopRequests, warnings: list[str]) -> None
             trainer.evaluate()
     save_result(trainer.model, stage.tokenizer, run.model_dir)
     write_endings(job, trainer, live, told.begun_at, warnings)
+    if arguments.push_to_hub:
+        say(f"uploading the result to {trainer.hub_model_id}")
+        upload_folder(repo_id=trainer.hub_model_id, folder_path=run.model_dir, token=arguments.hub_token)
 
     if recipe.evaluation:
         evaluate_run(recipe, run.path, trainer.model, stage.tokenizer, start=job.start, precision=precision,

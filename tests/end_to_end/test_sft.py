@@ -155,3 +155,34 @@ def test_early_stopping_keeps_the_best(
     best = min((line for line in lines if line["step"]), key=lambda line: line["eval_loss"])
     assert f"checkpoint-{best['step']}" in checkpoints
     assert_same_weights(tmp_path / "run" / "model", tmp_path / "run" / "checkpoints" / f"checkpoint-{best['step']}")
+
+
+def test_memory_that_runs_out_says_what_to_change(
+    cli: Cli, tiny_recipe: Recipe, write_recipe: Callable[..., Path], write_jsonl: Callable[..., Path]
+) -> None:
+    # Attention scores of 8 × 512 heads × 4096² in float32: 256 GiB, which the allocator refuses at once.
+    write_jsonl([{"prompt": "x" * 4000, "completion": "yes"}] * 8)
+    tiny_recipe["data"] = {"train": [{"path": "data.jsonl"}]}
+    tiny_recipe["model"] |= {"attn_implementation": "eager"}
+    heads = {"hidden_size": 1024, "num_attention_heads": 512, "num_key_value_heads": 512, "num_hidden_layers": 1}
+    tiny_recipe["model"]["config"] |= {**heads, "max_position_embeddings": 4096}
+    tiny_recipe["training"]["max_length"] = 4096
+    done = cli("sft", write_recipe(tiny_recipe))
+    assert done.returncode == 1, done.stderr
+    error = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(error) == 1 and "out of memory" in error[0] and "per_device_train_batch_size" in error[0]
+
+
+@pytest.mark.slow
+def test_the_embedded_default_learns(cli: Cli, tmp_path: Path) -> None:
+    done = cli("sft", Path(__file__).parents[2] / "recipes" / "tiny" / "sft.yaml", "--json", timeout=600)
+    assert done.returncode == 0, done.stderr
+    scores = {(score["model"], score["metric"]): score for score in json.loads(done.stdout)["scores"]}
+    assert scores["tuned", "exact_match"]["ci95"][0] > 0.5 > scores["baseline", "exact_match"]["ci95"][1]
+    # It is there: evaluating the run again, and a report made again, need no training.
+    again = cli("eval", tmp_path / "runs" / "tiny-sft", "--json")
+    assert again.returncode == 0, again.stderr
+    values = {(score["model"], score["metric"]): score["value"] for score in json.loads(again.stdout)}
+    assert values["tuned", "exact_match"] == scores["tuned", "exact_match"]["value"]
+    compared = cli("compare", tmp_path / "runs" / "tiny-sft", "--json")
+    assert compared.returncode == 0 and json.loads(compared.stdout)["rows"], compared.stderr

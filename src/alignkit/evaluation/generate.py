@@ -18,10 +18,9 @@ from transformers import GenerationConfig
 from alignkit.errors import Problem, UserError
 from alignkit.evaluation.likelihood import input_device
 from alignkit.models import stop_token_ids
+from alignkit.recipe.generation import contradictions
 
 MAX_NEW_TOKENS = 256
-SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "top_h")
-BEAMS_ONLY = ("length_penalty", "early_stopping")
 
 
 @dataclass(frozen=True)
@@ -63,17 +62,9 @@ class Settings:
             "max_new_tokens": MAX_NEW_TOKENS,
             **given,
         }
-        if fields.pop("max_length", None) is not None:
-            raise _refused("max_length", "counts the prompt too, and prompts differ", "say max_new_tokens")
-        idle = [name for name in SAMPLING_ONLY if given.get(name) is not None and not fields["do_sample"]]
-        if idle:
-            raise _refused(idle[0], "does nothing without sampling", "add do_sample: true")
-        idle = [name for name in BEAMS_ONLY if given.get(name) is not None and fields["num_beams"] == 1]
-        if idle:
-            raise _refused(idle[0], "does nothing without beam search", "set num_beams above 1")
-        samples = fields["num_return_sequences"]
-        if samples > 1 and not fields["do_sample"] and samples > fields["num_beams"]:
-            raise _refused("num_return_sequences", "greedy search has one answer only", "add do_sample: true")
+        fields.pop("max_length", None)
+        if found := [_refused(*each) for each in contradictions(given)]:
+            raise UserError(found)
         try:
             GenerationConfig(**fields).validate()
         except (ValueError, TypeError) as error:
@@ -110,8 +101,8 @@ class Settings:
         return "|".join([*parts, *(f"{name}:{value}" for name, value in sorted(fields.items()))])
 
 
-def _refused(name: str, what: str, hint: str) -> UserError:
-    return UserError(Problem(f"{name} {what}", field=f"generation.{name}", hint=hint))
+def _refused(name: str, what: str, hint: str) -> Problem:
+    return Problem(f"{name} {what}", field=f"generation.{name}", hint=hint)
 
 
 class TransformersGenerator:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignkit.errors import Problem
+from alignkit.recipe import generation
 from alignkit.recipe.recipe import Recipe
 from alignkit.recipe.sections import Source
 from alignkit.recipe.source import Document, KeyPath, as_path
@@ -167,6 +168,13 @@ def task_without_data(recipe: Recipe) -> Iterator[Finding]:
         if task.data is None and not has_eval(recipe) and task.task != "lm_eval":
             hint = "give it `data`, or give data.eval or data.eval_fraction"
             yield f"evaluation.{index}", f"{task.name} has no data, and the recipe has no eval split", hint
+
+
+@rule("evaluation")
+def generation_fits(recipe: Recipe) -> Iterator[Finding]:
+    for index, task in enumerate(recipe.evaluation):
+        for name, message, hint in generation.contradictions(task.generation.arguments()):
+            yield f"evaluation.{index}.generation.{name}", message, hint
 
 
 @rule("evaluation")

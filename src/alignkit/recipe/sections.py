@@ -125,7 +125,7 @@ class EvaluationTask(Section):
     slice_by: str | None = None
     """A data column: scores are also given for each of its values."""
     answer: str | None = None
-    """How the answer is found in the text: last_number, boxed, `after:####`, or a regular expression with one group."""
+    """How the answer is found in the text: last_number, boxed, `after:####`, `regex:PATTERN`, …"""
 
     @field_validator("generation", mode="plain")
     @classmethod
