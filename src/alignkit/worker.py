@@ -34,6 +34,7 @@ from alignkit.recipe import Recipe
 from alignkit.record import say_plan, write_beginnings, write_endings
 from alignkit.runs import Run, require_free_space
 from alignkit.trainers import MetricsFile, Progress, StopRequests, build_arguments
+from alignkit.trainers.attention import attending_by_products
 from alignkit.trainers.guards import newest_checkpoint
 from alignkit.trainers.resume import check_same_recipe
 
@@ -89,7 +90,7 @@ def story(job: Job, told: Told, stop: StopRequests, warnings: list[str]) -> None
     write_beginnings(job, stage, resume_command(job))
     say_plan(stage, trainer, say)
     say.release()
-    with contextlib.closing(metrics), contextlib.closing(live), _memory_told(stage):
+    with contextlib.closing(metrics), contextlib.closing(live), _memory_told(stage), attending_by_products(stage.model):
         trainer.train(resume_from_checkpoint=checkpoint)
         if stop.requested is not None:
             raise Interrupted(f"stopped by {stop.requested.name} after step {trainer.state.global_step}")

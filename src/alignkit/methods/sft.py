@@ -34,12 +34,14 @@ def build_trainer(stage: Stage) -> Any:
 
     from alignkit.data import PackedRows, require_exact_packing
     from alignkit.trainers import guarded
+    from alignkit.trainers.seams import project_supervised_positions_only
 
     assert stage.data is not None and stage.model is not None and stage.tokenizer is not None
     arguments: Any = stage.arguments
     arguments.dataset_kwargs = {"skip_prepare_dataset": True}
     if arguments.packing:
         require_exact_packing(stage.recipe, stage.model)
+    project_supervised_positions_only()
     trainer = guarded(SFTTrainer)(
         model=stage.model,
         args=stage.arguments,
