@@ -34,6 +34,10 @@ OWN_ENTRIES = (
 )
 
 
+# What a start that was killed before it trained leaves behind: no one's loss.
+BEFORE_TRAINING = (".lock", "log.txt")
+
+
 class Run:
     """One run folder. Opening it reads nothing and makes nothing; `hold` makes the folder and takes its lock."""
 
@@ -143,7 +147,7 @@ class Run:
             return Problem(
                 "there is no run to resume here", self.path, field="output_dir", hint="leave out --resume to start it"
             )
-        taken = [name for name in entries if name != ".lock"]
+        taken = [name for name in entries if name not in BEFORE_TRAINING]
         if resume or not taken:
             return self._unwritable()
         foreign = [name for name in taken if name not in OWN_ENTRIES]
@@ -186,7 +190,7 @@ class Run:
     def discard(self) -> None:
         """Take away what a run that never trained left behind, and the folder where that leaves it empty."""
         self.clear()
-        for name in ("log.txt", ".lock"):
+        for name in BEFORE_TRAINING:
             (self.path / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.path.rmdir()
@@ -195,7 +199,7 @@ class Run:
         """Remove an earlier run's files, but for the log, which is being written."""
         for name in OWN_ENTRIES:
             entry = self.path / name
-            if name in (".lock", "log.txt"):
+            if name in BEFORE_TRAINING:
                 continue
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)

@@ -67,3 +67,9 @@ def test_metrics_survive_a_torn_last_line_and_forget_what_a_resume_repeats(tmp_p
 def test_too_little_space_is_an_error_with_both_numbers(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="MiB free"):
         require_free_space(tmp_path / "not" / "yet", 2**62, "the run")
+
+
+def test_a_start_that_was_killed_before_training_blocks_nothing(tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    (tmp_path / "log.txt").write_text("INFO alignkit: loading the libraries\n")
+    assert Run(tmp_path).problem(overwrite=False, resume=False) is None
