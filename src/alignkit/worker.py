@@ -85,7 +85,9 @@ def story(job: Job, told: Told, stop: StopRequests, warnings: list[str]) -> None
     _require_disk(job, trainer)
 
     told.began = True
-    if not job.resume:
+    if job.resume:
+        run.drop_metrics_after(_step_of(checkpoint))
+    else:
         run.clear()
     write_beginnings(job, stage, resume_command(job))
     say_plan(stage, trainer, say)
@@ -130,13 +132,16 @@ def evaluate(
 
 # ---------------------------------------------------------------------- before training
 def _checkpoint(job: Job) -> str | None:
-    """The checkpoint to go on from; metrics logged after it are forgotten. None for a start from scratch."""
+    """The checkpoint to go on from, or None for a start from scratch."""
     if not job.resume:
         return None
     check_same_recipe(job.recipe, job.run)
     found = newest_checkpoint(job.run.checkpoints_dir)
-    job.run.drop_metrics_after(int(found.name.rsplit("-", 1)[1]) if found else -1)
     return str(found) if found else None
+
+
+def _step_of(checkpoint: str | None) -> int:
+    return int(checkpoint.rsplit("-", 1)[1]) if checkpoint else -1
 
 
 def _early_stopping(recipe: Recipe) -> list[EarlyStoppingCallback]:
