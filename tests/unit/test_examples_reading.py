@@ -58,6 +58,12 @@ def test_json_may_be_a_list_an_object_around_it_or_lines(tmp_path: Path) -> None
     assert [row.data for row in rows(tmp_path, "one.json")] == [{"text": "one"}]
 
 
+def test_rows_on_one_line_have_ids_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "dumped.json").write_text('[{"text": "one"}, {"text": "two"}, {"text": "three"},\n{"text": "four"}]')
+    found = rows(tmp_path, "dumped.json")
+    assert [row.id for row in found] == ["dumped.json:1", "dumped.json:1:2", "dumped.json:1:3", "dumped.json:2"]
+
+
 def test_csv_and_tsv(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(',prompt,completion\n0,"two\nlines, and a ""quote""",x\n\n1,b,\n')
     (tmp_path / "a.tsv").write_text("text\tlabel\nit's\tham\n")

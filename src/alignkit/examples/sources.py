@@ -51,9 +51,12 @@ def _all_rows(source: Source, base_dir: Path, report: Report, byte_limit: int | 
     number = 0
     for file, name in zip(files, _names(files), strict=True):
         origin = shown(file)
+        before, nth = None, 1
         for line, record in read_file(file, origin, source.options, report, byte_limit):
             number += 1
-            yield Row(origin, line, number, record, name)
+            nth = nth + 1 if line is not None and line == before else 1
+            before = line
+            yield Row(origin, line, number, record, name, nth)
 
 
 def _names(files: list[Path]) -> list[str]:

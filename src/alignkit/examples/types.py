@@ -15,7 +15,8 @@ SHAPES = ("labelled", "language_modeling", "prompt_completion", "preference", "p
 class Row:
     """One record of a source. `line` counts from 1 in text files and is None elsewhere; `number` counts rows from 1.
 
-    `origin` is what errors call the file, `name` what ids call it: the same from whatever folder it is read.
+    `origin` is what errors call the file, `name` what ids call it: the same from whatever folder it is read. `nth`
+    tells rows apart that stand on one line, as in JSON written without line ends.
     """
 
     origin: str
@@ -23,12 +24,17 @@ class Row:
     number: int
     data: dict[str, Any]
     name: str = ""
+    nth: int = 1
 
     @property
     def id(self) -> str:
-        """`train.jsonl:17`: the file's name and line, or the row's number where a file has no lines."""
+        """`train.jsonl:17`: the file's name and line, or the row's number where a file has no lines.
+
+        The second row of a line is `train.json:17:2`.
+        """
         name = self.name or self.origin.rpartition("/")[2]
-        return f"{name}:{self.number if self.line is None else self.line}"
+        place = f"{name}:{self.number if self.line is None else self.line}"
+        return place if self.nth == 1 else f"{place}:{self.nth}"
 
 
 @dataclass(frozen=True, slots=True)
