@@ -237,6 +237,9 @@ def test_scores_and_samples_hold_together(tmp_path: Path, tokenizer: Any) -> Non
     lines = samples(tmp_path)
     cut = sum(line["finish"] == "length" for line in lines) / len(lines)
     assert scores[names.index("truncated_share")]["value"] == pytest.approx(cut)
+    for name in ("truncated_share", "empty_share"):  # shares of things that are or are not so: never a width of zero
+        low, high = scores[names.index(name)]["ci95"]
+        assert low < high
     assert set(lines[0]["metrics"]) >= {"exact_match", "rouge1"} and lines[0]["tokens"] <= 12
 
 

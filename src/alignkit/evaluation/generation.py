@@ -165,9 +165,10 @@ def shares(items: Sequence[Item]) -> list[Measurement]:
     every = [completion for item in items for completion in item.completions]
     cut = np.array([completion.finish == "length" for completion in every])
     empty = np.array([not completion.text.strip() for completion in every])
+    version = "version:alignkit-1"
     return [
-        mean_of("truncated_share", cut, "version:alignkit-1", higher_is_better=False),
-        mean_of("empty_share", empty, "version:alignkit-1", higher_is_better=False),
+        mean_of("truncated_share", cut, version, higher_is_better=False, right_or_wrong=True),
+        mean_of("empty_share", empty, version, higher_is_better=False, right_or_wrong=True),
     ]
 
 
