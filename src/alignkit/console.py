@@ -25,6 +25,11 @@ LIBRARIES = (
     "bitsandbytes",
     "evaluate",
 )
+# What the libraries say of each run and no user can act on: it goes to log.txt, and not among a report's warnings.
+NOISE = (
+    "Failed to load CPU gemm_4bit_forward from kernels-community",  # an optional kernel of bitsandbytes
+    "`gradient_checkpointing` is deprecated",  # transformers, of the field by which TRL's configs still go
+)
 PATIENCE = 60.0  # seconds that a plain stderr may stay silent before held-back lines are shown after all
 
 
@@ -89,6 +94,8 @@ class Warnings(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = " ".join(record.getMessage().split())[:500]
+        if any(noise in text for noise in NOISE):
+            return
         if text not in self.messages and len(self.messages) < self.limit:
             self.messages.append(text)
 
