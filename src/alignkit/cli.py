@@ -237,6 +237,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with the code that its ending has."""
     command = typer.main.get_command(app)
     try:
+        Path.cwd()
+    except FileNotFoundError:
+        _fail(EXIT_USER, "the current folder no longer exists; change to another")
+    try:
         code: Any = command.main(args=arguments, prog_name="alignkit", standalone_mode=False)
     except UserError as error:
         _fail(EXIT_USER, *(str(problem) for problem in error.problems))
@@ -251,10 +255,24 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(EXIT_FAILED)
     except Exception as error:
         # By its version, Typer carries a copy of click or imports it: a usage error is known by its shape.
-        if not hasattr(error, "format_message"):
-            raise
-        _fail(EXIT_USER, _usage(error.format_message()))
+        if hasattr(error, "format_message"):
+            _fail(EXIT_USER, _usage(error.format_message()))
+        _fail(EXIT_FAILED, _unforeseen(error))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _unforeseen(error: Exception) -> str:
+    """One line for what no one foresaw; its traceback goes into a file of its own."""
+    import tempfile
+    import traceback
+
+    line = f"{type(error).__name__}: {error or 'no message'}"
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="alignkit-", suffix=".log", delete=False) as file:
+            traceback.print_exception(error, file=file)
+    except OSError:
+        return line
+    return f"{line} (details: {file.name})"
 
 
 def _usage(message: str) -> str:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from alignkit import methods
 from alignkit.console import Voice, logged_to
-from alignkit.errors import Problem, UserError
+from alignkit.errors import Interrupted, Problem, UserError
 from alignkit.methods.base import Method
 from alignkit.recipe import EvaluationTask, Recipe
 from alignkit.runs import Run
@@ -67,7 +71,8 @@ def train(
     with run.hold(overwrite=overwrite, resume=resume), logged_to(run.log_path) as warned:
         say = Voice()
         say("loading the libraries")
-        worker: Any = importlib.import_module("alignkit.worker")
+        with _stoppable():
+            worker: Any = importlib.import_module("alignkit.worker")
         worker.train(job, say, warned.messages)
     return run
 
@@ -85,14 +90,38 @@ def evaluate(
     if isinstance(target, Recipe) and Run(folder).state == "running":
         raise UserError(Problem("another process is writing this run", folder, field="output_dir"))
     start = _trained_first(target) if isinstance(target, Recipe) else None
+    if out_dir is not None:
+        try:
+            out_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(Problem(f"cannot write there: {error.strerror}", out_dir, field="--out")) from error
     log = folder / "log.txt" if isinstance(target, Recipe) else Path(os.devnull)
     if log != Path(os.devnull):
         folder.mkdir(parents=True, exist_ok=True)
     with logged_to(log):
         say = Voice()
         say("loading the libraries")
-        worker: Any = importlib.import_module("alignkit.worker")
+        with _stoppable():
+            worker: Any = importlib.import_module("alignkit.worker")
         return worker.evaluate(target, say, tasks=tasks, out_dir=out_dir, start=start)
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """While the libraries load, a request to stop ends the command as Ctrl-C does; then the worker listens itself."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise Interrupted(f"stopped by {signal.Signals(number).name}")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _set_environment() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,10 +13,36 @@ from alignkit.metrics.answers import extractor
 from alignkit.model_folders import check_model
 from alignkit.recipe import Recipe
 
+# A tracker of `training.report_to` -> the packages of which it needs one.
+TRACKERS = {
+    "clearml": ("clearml",),
+    "codecarbon": ("codecarbon",),
+    "comet_ml": ("comet_ml",),
+    "dagshub": ("dagshub",),
+    "dvclive": ("dvclive",),
+    "flyte": ("flytekit",),
+    "mlflow": ("mlflow",),
+    "neptune": ("neptune",),
+    "swanlab": ("swanlab",),
+    "tensorboard": ("tensorboard", "tensorboardX"),
+    "trackio": ("trackio",),
+    "wandb": ("wandb",),
+}
+
 
 def problems(recipe: Recipe, shapes: Sequence[str]) -> list[Problem]:
     """Every problem of the recipe's inputs that their files alone can tell, the model's first."""
-    return [*check_model(recipe), *precheck(recipe, shapes), *_tasks(recipe)]
+    return [*check_model(recipe), *precheck(recipe, shapes), *_tasks(recipe), *_trackers(recipe)]
+
+
+def _trackers(recipe: Recipe) -> Iterator[Problem]:
+    """Trackers of `training.report_to` whose package is not installed: upstream raises once the model is built."""
+    wanted = recipe.training.resolved().get("report_to") or []
+    for name in [wanted] if isinstance(wanted, str) else wanted:
+        packages = TRACKERS.get(name, ())
+        if packages and not any(importlib.util.find_spec(package) for package in packages):
+            message = f"{name} is not installed"
+            yield recipe.problem("training.report_to", message, f"pip install {packages[0]}, or leave it out")
 
 
 def _tasks(recipe: Recipe) -> Iterator[Problem]:

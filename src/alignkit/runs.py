@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -44,6 +44,7 @@ class Run:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._lock: IO[str] | None = None
+        self._found: frozenset[str] = frozenset()  # what stood in the folder when it was taken hold of
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -133,6 +134,16 @@ class Run:
     # ------------------------------------------------------------------ taking hold of it
     def problem(self, *, overwrite: bool, resume: bool) -> Problem | None:
         """Why this folder cannot be used for a new run (or to go on with), or None. Changes nothing."""
+        try:
+            return self._problem(overwrite=overwrite, resume=resume)
+        except OSError as error:  # a name that is too long, a disk that is gone
+            return self._unusable(error)
+
+    def _unusable(self, error: OSError) -> Problem:
+        message = f"the folder cannot be written: {error.strerror or error}"
+        return Problem(message, self.path, field="output_dir", hint="choose another output_dir")
+
+    def _problem(self, *, overwrite: bool, resume: bool) -> Problem | None:
         if self.path.exists() and not self.path.is_dir():
             return Problem("is a file, not a folder", file=self.path, field="output_dir")
         if self._locked_by_other():
@@ -172,14 +183,19 @@ class Run:
         """Make the folder and take its lock; let go at the end, however it ends. What stands in it is left alone."""
         if problem := self.problem(overwrite=overwrite, resume=resume):
             raise UserError(problem)
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / ".lock").open("w")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            found = frozenset(entry.name for entry in self.path.iterdir())
+            self._lock = (self.path / ".lock").open("w")
+        except OSError as error:  # a read-only file system, which the folder's mode does not show
+            raise UserError(self._unusable(error)) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._lock.close()
             self._lock = None
             raise UserError(Problem("another process is writing this run", self.path, field="output_dir")) from None
+        self._found = found
         try:
             yield self
         finally:
@@ -188,19 +204,21 @@ class Run:
             self._lock = None
 
     def discard(self) -> None:
-        """Take away what a run that never trained left behind, and the folder where that leaves it empty."""
-        self.clear()
-        for name in BEFORE_TRAINING:
-            (self.path / name).unlink(missing_ok=True)
+        """Take away what a run that never trained left behind, and the folder where that leaves it empty.
+
+        What stood there before stays, such as an evaluation of the start model: `--overwrite` replaces things when
+        training begins, not when it is refused.
+        """
+        self._remove(name for name in OWN_ENTRIES if name not in self._found or name in BEFORE_TRAINING)
         with contextlib.suppress(OSError):
             self.path.rmdir()
 
     def clear(self) -> None:
         """Remove an earlier run's files, but for the log, which is being written."""
-        for name in OWN_ENTRIES:
-            entry = self.path / name
-            if name in BEFORE_TRAINING:
-                continue
+        self._remove(name for name in OWN_ENTRIES if name not in (".lock", "log.txt"))
+
+    def _remove(self, names: Iterable[str]) -> None:
+        for entry in map(self.path.joinpath, names):
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
             else:

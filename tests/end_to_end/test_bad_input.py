@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -202,3 +203,26 @@ def test_a_full_disk_is_found_before_training(
         assert not (small / "run").exists()
     finally:
         subprocess.run(["umount", small], check=True)
+
+
+def test_what_no_one_foresaw_is_one_line_and_no_traceback() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from alignkit import cli, methods\n"
+         "def broken(*_): raise ValueError('odd')\n"
+         "methods.load_recipe = broken\ncli.main(['check', 'x.yaml'])"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ValueError: odd (details: ") and done.stderr.count("\n") == 1
+    log = Path(done.stderr.rsplit("details: ", 1)[1].strip().rstrip(")"))
+    assert "Traceback" in log.read_text()
+    log.unlink()
+
+
+def test_a_current_folder_that_is_gone(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code = "import os; os.rmdir('../gone'); from alignkit import cli; cli.main(['check', 'x.yaml'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=gone, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: the current folder no longer exists; change to another\n"

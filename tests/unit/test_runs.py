@@ -73,3 +73,21 @@ def test_a_start_that_was_killed_before_training_blocks_nothing(tmp_path: Path) 
     (tmp_path / ".lock").touch()
     (tmp_path / "log.txt").write_text("INFO alignkit: loading the libraries\n")
     assert Run(tmp_path).problem(overwrite=False, resume=False) is None
+
+
+def test_a_refused_start_takes_away_only_what_it_brought(tmp_path: Path) -> None:
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "scores.json").write_text("[]")
+    run = Run(tmp_path)
+    with run.hold(overwrite=True):
+        run.log_path.write_text("x")
+        run.checkpoints_dir.mkdir()
+        run.discard()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["evaluation"]
+    assert run.scores() == []
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "/proc/none/run"])
+def test_a_folder_that_cannot_be_made_is_the_users_to_mend(name: str) -> None:
+    with pytest.raises(UserError, match=r"output_dir: .*cannot be written"), Run(name).hold():
+        pass

@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,18 +61,20 @@ def file_hashes(files: Iterable[Path]) -> list[list[str]]:
     store = root() / "files.json"
     known: dict[str, list[Any]] = {}
     with contextlib.suppress(OSError, ValueError):
-        known = json.loads(store.read_text())
+        read = json.loads(store.read_text())
+        known = read if isinstance(read, dict) else {}
     hashes, changed = [], False
     for file in files:
         status = file.stat()
-        stamp, name = [status.st_size, status.st_mtime_ns], str(file.resolve())
+        # Anyone can set a modification time back; the time of the inode's change tells that someone did.
+        stamp, name = [status.st_size, status.st_mtime_ns, status.st_ctime_ns], str(file.resolve())
         entry = known.get(name)
-        if entry is None or entry[:2] != stamp:
+        if not isinstance(entry, list) or len(entry) != 4 or entry[:3] != stamp:
             with file.open("rb") as handle:
                 entry = [*stamp, hashlib.file_digest(handle, "sha256").hexdigest()]
-            if time.time_ns() - status.st_mtime_ns > RACY_NS:
+            if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > RACY_NS:
                 known[name], changed = entry, True
-        hashes.append([file.name, str(entry[2])])
+        hashes.append([file.name, str(entry[3])])
     if changed:
         with contextlib.suppress(OSError):
             store.parent.mkdir(parents=True, exist_ok=True)
@@ -113,9 +116,18 @@ def _sweep(prepared: Path) -> None:
 
 
 def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
-    """Complete a folder: what was counted and decided, and the size of every file."""
-    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
-    (folder / META).write_text(json.dumps({**meta, "sizes": sizes}))
+    """Complete a folder: what was counted and decided, and the sum of every file."""
+    sums = {path.name: _sum(path) for path in folder.iterdir()}
+    (folder / META).write_text(json.dumps({**meta, "sums": sums}))
+
+
+def _sum(path: Path) -> list[int]:
+    """Size and CRC-32 of a file: a disk that rots, or a copy cut short, must not become training data."""
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            crc = zlib.crc32(block, crc)
+    return [path.stat().st_size, crc]
 
 
 def publish(folder: Path, key: str) -> Path:
@@ -137,7 +149,8 @@ def find(key: str) -> tuple[Path, dict[str, Any]] | None:
         if not folder.is_dir():
             return None
         meta = json.loads((folder / META).read_text())
-        if all((folder / name).stat().st_size == size for name, size in meta["sizes"].items()):
+        whole = {"counts", "template"} <= meta.keys() and meta["sums"]
+        if whole and all(_sum(folder / name) == known for name, known in meta["sums"].items()):
             return folder, meta
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
