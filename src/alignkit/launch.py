@@ -133,6 +133,7 @@ def _trained_first(recipe: Recipe) -> str | None:
     """The result folder that `model.from_recipe` names; trained now if it is not there yet."""
     if recipe.model.from_recipe is None:
         return None
+    _refuse_circle(recipe)
     path = recipe.base_dir / recipe.model.from_recipe
     other = methods.load_recipe(path)
     for folder in (Path(other.output_dir), Path(f"{other.output_dir}-{other.fingerprint()[:8]}")):
@@ -153,3 +154,16 @@ def _trained_first(recipe: Recipe) -> str | None:
             hint="move it away, or give the other recipe another output_dir",
         )
     )
+
+
+def _refuse_circle(recipe: Recipe) -> None:
+    """Raise UserError where following `model.from_recipe` comes back to a recipe it has passed."""
+    seen = [] if recipe.path is None else [recipe.path.resolve()]
+    last = recipe
+    while last.model.from_recipe is not None:
+        path = (last.base_dir / last.model.from_recipe).resolve()
+        if path in seen:
+            names = " -> ".join(step.name for step in [*seen, path])
+            raise UserError(recipe.problem("model.from_recipe", f"goes round in a circle: {names}"))
+        seen.append(path)
+        last = methods.load_recipe(path)

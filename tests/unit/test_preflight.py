@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 from pathlib import Path
 
 import pytest
 
-from alignkit import api, preflight
-from alignkit.errors import UserError
+from alignkit import api, launch, preflight
+from alignkit.errors import Interrupted, UserError
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny" / "sft.yaml"
 
@@ -26,3 +27,18 @@ def test_the_trackers_are_those_of_transformers() -> None:
 
     asked_of_the_environment = {"azure_ml", "kubeflow"}
     assert set(preflight.TRACKERS) == set(INTEGRATION_TO_CALLBACK) - asked_of_the_environment
+
+
+def test_recipes_that_start_from_each_other(tmp_path: Path) -> None:
+    for name, other in (("a", "b"), ("b", "a")):
+        text = f"method: sft\noutput_dir: {tmp_path}/{name}\nmodel: {{from_recipe: {other}.yaml}}\n"
+        (tmp_path / f"{name}.yaml").write_text(f"{text}data: {{train: [{{generate: addition}}]}}\n")
+    recipe = api.load_recipe(tmp_path / "a.yaml")
+    with pytest.raises(UserError, match=r"model\.from_recipe: goes round in a circle: a\.yaml -> b\.yaml -> a\.yaml"):
+        launch.train(recipe)
+
+
+def test_a_request_to_stop_while_the_libraries_load() -> None:
+    with pytest.raises(Interrupted, match="SIGTERM"), launch._stoppable():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
