@@ -74,7 +74,10 @@ def quick_task(kind: str, data: Path | None, metrics: Sequence[str], max_rows: i
         return EvaluationTask.model_validate(values)
     except ValidationError as error:
         wrong = error.errors()[0]
-        raise UserError(Problem(wrong["msg"], field=f"--{wrong['loc'][0]}")) from error
+        message = (
+            f"expected {wrong['ctx']['expected']}, got {kind!r}" if wrong["type"] == "literal_error" else wrong["msg"]
+        )
+        raise UserError(Problem(message, field=f"--{wrong['loc'][0]}")) from error
 
 
 def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> Run:

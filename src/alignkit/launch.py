@@ -57,6 +57,8 @@ def train(
     """
     _set_environment()
     run = Run(recipe.output_dir)
+    if resume and overwrite:
+        raise UserError("--resume goes on with a run and --overwrite replaces it; give one of the two")
     if problem := run.problem(overwrite=overwrite, resume=resume):
         raise UserError(problem)
     job = Job(

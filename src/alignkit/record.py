@@ -79,7 +79,9 @@ def say_plan(stage: Stage, trainer: Any, say: Callable[[str], None]) -> None:
     for note in (*stage.precision.notes, *stage.data.template.notes):
         say(note)
     dropped = "".join(f", {number:,} dropped ({reason})" for reason, number in (counts.get("dropped") or {}).items())
-    say(f"data: {counts.get('examples') or 'streamed'} examples{dropped}")
+    left = f", {counts['not_drawn']:,} left out by the weights" if counts.get("not_drawn") else ""
+    examples = counts.get("examples")
+    say("data: streamed" if examples is None else f"data: {examples:,} examples{dropped}{left}")
     if counts.get("tokens"):
         share = counts["supervised_tokens"] / counts["tokens"]
         packed = counts.get("packed_rows")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shlex
+import shutil
 import time
 import traceback
 from collections.abc import Iterator
@@ -43,7 +44,14 @@ def train(job: Job, say: Voice, warnings: list[str]) -> None:
     """Run one training job from its recipe to its report, in this process, which holds the job's run folder."""
     stop = StopRequests()
     with _ending(job, say) as told, stop.listening():
-        story(job, told, stop, warnings)
+        if job.resume and "result" in job.run.manifest and job.run.model_dir.is_dir():
+            # It was stopped after training, or it is finished: what is left is to evaluate, which keeps what was done.
+            check_same_recipe(job.recipe, job.run)
+            told.began = True
+            if job.recipe.evaluation:
+                _evaluate(job.recipe, say, start=job.start)
+        else:
+            story(job, told, stop, warnings)
 
 
 class Told:
@@ -113,6 +121,14 @@ def evaluate(
     target: Recipe | str, say: Voice, *, tasks: Any = (), out_dir: Path | None = None, start: str | None = None
 ) -> list[dict[str, Any]]:
     """Evaluate a recipe's result beside its baseline, or a model; a run's report is made again with the new scores."""
+    with StopRequests().listening(), contextlib.closing(say):
+        scores = _evaluate(target, say, tasks=tasks, out_dir=out_dir, start=start)
+    if isinstance(target, Recipe) and out_dir is None:
+        report.write_report(Path(target.output_dir))
+    return scores
+
+
+def _evaluate(target: Recipe | str, say: Voice, *, start: str | None, **options: Any) -> list[dict[str, Any]]:
     redirect_libraries()
     transformers_logging.disable_progress_bar()
     set_seed(target.seed if isinstance(target, Recipe) else 42)
@@ -123,11 +139,7 @@ def evaluate(
         stage: Any = Stage(target, Run(target.output_dir), say, precision, arguments=None, tokenizer=tokenizer)
         return methods.get(target.method).prepare(stage)
 
-    with StopRequests().listening(), contextlib.closing(say):
-        scores = evaluate_target(target, tasks=tasks, out_dir=out_dir, start=start, prepare=prepare, say=say)
-    if isinstance(target, Recipe) and out_dir is None:
-        report.write_report(Path(target.output_dir))
-    return scores
+    return evaluate_target(target, start=start, prepare=prepare, say=say, **options)
 
 
 # ---------------------------------------------------------------------- before training
@@ -190,7 +202,11 @@ def _ending(job: Job, say: Voice) -> Iterator[Told]:
     run, told = job.run, Told(say)
     try:
         yield told
-    except UserError:
+    except UserError as error:
+        if told.began:  # too late for exit code 2: something was trained, and said
+            line = " ".join(str(error).split())
+            _settle(job, told, "failed", line)
+            raise RunFailed(line) from error
         _settle(job, told, "failed", "the input was refused")
         raise
     except (Interrupted, KeyboardInterrupt) as error:
@@ -218,8 +234,9 @@ def _settle(job: Job, told: Told, state: Any, line: str) -> bool:
             job.run.discard()
             return False
         return True
-    job.run.write_state(state, resume=resume_command(job), error=line)
+    shutil.rmtree(job.run.checkpoints_dir / ".saving", ignore_errors=True)  # half a checkpoint, perhaps of a full disk
     with contextlib.suppress(Exception):
+        job.run.write_state(state, resume=resume_command(job), error=line)
         report.write_report(job.run.path)
     return True
 

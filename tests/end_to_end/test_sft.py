@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -186,3 +187,49 @@ def test_the_embedded_default_learns(cli: Cli, tmp_path: Path) -> None:
     assert values["tuned", "exact_match"] == scores["tuned", "exact_match"]["value"]
     compared = cli("compare", tmp_path / "runs" / "tiny-sft", "--json")
     assert compared.returncode == 0 and json.loads(compared.stdout)["rows"], compared.stderr
+
+
+def test_a_finished_run_has_nothing_left_to_train(
+    cli: Cli, tiny_recipe: Recipe, write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    # A constant rate: with one that ends at zero, a step too many would leave the weights as they are.
+    tiny_recipe["training"] |= {"lr_scheduler_type": "constant", "learning_rate": 1e-2, "save_steps": 2}
+    recipe = write_recipe(tiny_recipe)
+    assert cli("sft", recipe).returncode == 0
+    run, kept = tmp_path / "run", tmp_path / "kept"
+    shutil.copytree(run / "model", kept)
+    # Killed between its last checkpoint and saving the result: the result is made of that checkpoint.
+    shutil.rmtree(run / "model")
+    for killed in (True, False):
+        done = cli("sft", recipe, "--resume")
+        assert done.returncode == 0, done.stderr
+        assert_same_weights(run / "model", kept)
+        assert [line["step"] for line in metrics(run) if "loss" in line] == [1, 2, 3, 4], killed
+    both = cli("sft", recipe, "--resume", "--overwrite")
+    assert both.returncode == 2 and both.stderr.startswith("error: --resume")
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"adapter": {"target_modules": ["lm_head"]}}, "adapter.target_modules"),
+        ({"training": {"metric_for_best_model": "bleu", "eval_strategy": "epoch"}}, "training.metric_for_best_model"),
+        ({"model": {"num_key_value_heads": 3}}, "model.config.num_key_value_heads"),
+        ({"model": {"num_hidden_layers": 0}}, "model.config.num_hidden_layers"),
+        ({"evaluation": [{"name": "a", "task": "generation", "metrics": ["bleuu"]}]}, "evaluation.0.metrics"),
+    ],
+)
+def test_what_upstream_would_find_late_is_refused_early(
+    cli: Cli, tiny_recipe: Recipe, write_recipe: Callable[..., Path], changes: Recipe, wanted: str
+) -> None:
+    tiny_recipe["data"]["eval_fraction"] = 0.25
+    for section, values in changes.items():
+        if section == "model":
+            tiny_recipe["model"]["config"] |= values
+        elif section == "evaluation":
+            tiny_recipe["evaluation"] = values
+        else:
+            tiny_recipe[section] = {**tiny_recipe.get(section, {}), **values}
+    done = cli("sft", write_recipe(tiny_recipe))
+    assert done.returncode == 2 and wanted in done.stderr, done.stderr
+    assert all(line.startswith("error: ") for line in done.stderr.splitlines())

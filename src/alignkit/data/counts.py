@@ -54,17 +54,21 @@ def count(
         tallies: of the sources that are read for this split; none for one that is held out from another's.
         composition: the packed rows; None where nothing is packed.
         held_out: examples that were taken from these sources for the eval split.
+
+    `not_drawn` in what is returned: usable examples that the weights leave out of an epoch.
     """
     dropped: Counter[str] = sum((tally.dropped for tally in tallies), Counter())
     lengths = store.lengths[examples]
     packed = None if composition is None else len(composition)
     full = None if composition is None or not packed else composition.tokens / (packed * (max_length or 1))
     distinct = np.unique(examples)
+    kept = sum(tally.examples for tally in tallies)
     return {
         "rows": sum(tally.rows for tally in tallies) if tallies else len(examples),
         "examples": len(examples),
         "dropped": dict(dropped.most_common()),
         "held_out": held_out,
+        "not_drawn": kept - held_out - len(distinct) if tallies else 0,
         "duplicates": len(distinct) - len(np.unique(store.hashes[distinct])),
         "tokens": int(lengths.sum()),
         "supervised_tokens": int(store.supervised[examples].sum()),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from alignkit.errors import Problem, UserError
 from alignkit.methods.base import Method, Stage
 from alignkit.recipe import Recipe
 
 if TYPE_CHECKING:
     from alignkit.data import Prepared
 
+EVALUATED = ("loss", "entropy", "mean_token_accuracy")  # what TRL's trainer gives of an eval split
 SHAPES = ("prompt_completion", "language_modeling")
 
 
@@ -19,6 +22,12 @@ class SftRecipe(Recipe):
     method: Literal["sft"]
     training_config: ClassVar[str] = "SFTConfig"
     can_pack: ClassVar[bool] = True
+
+    def contradictions(self) -> Iterator[Problem]:
+        metric = self.training.metric_for_best_model
+        if metric is not None and metric.removeprefix("eval_") not in EVALUATED:
+            hint = f"it is one of {', '.join(EVALUATED)}"
+            yield self.problem("training.metric_for_best_model", f"an evaluation here gives no {metric}", hint)
 
 
 def prepare(stage: Stage) -> Prepared:
@@ -42,14 +51,18 @@ def build_trainer(stage: Stage) -> Any:
     if arguments.packing:
         require_exact_packing(stage.recipe, stage.model)
     project_supervised_positions_only()
-    trainer = guarded(SFTTrainer)(
-        model=stage.model,
-        args=stage.arguments,
-        train_dataset=stage.data.train,
-        eval_dataset=stage.data.eval,
-        processing_class=stage.tokenizer,
-        callbacks=stage.callbacks,
-    )
+    try:
+        trainer = guarded(SFTTrainer)(
+            model=stage.model,
+            args=stage.arguments,
+            train_dataset=stage.data.train,
+            eval_dataset=stage.data.eval,
+            processing_class=stage.tokenizer,
+            callbacks=stage.callbacks,
+        )
+    except ValueError as error:  # TRL checks here what goes together
+        field = "adapter.target_modules" if "target_modules" in str(error) else "training"
+        raise UserError(stage.recipe.problem(field, str(error))) from error
     if trainer.padding_free and "flash" not in (stage.model.config._attn_implementation or ""):
         # TRL lays a batch's rows end to end, for kernels that take boundaries; others would pay for a square mask.
         trainer.data_collator.collator = PackedRows(stage.tokenizer.pad_token_id, arguments.pad_to_multiple_of)

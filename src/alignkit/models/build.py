@@ -177,7 +177,26 @@ def random_config(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrai
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
         fields.setdefault(name, getattr(tokenizer, name))
     with raised_upstream(complain, kind):
-        return AutoConfig.for_model(kind, **fields)
+        config = AutoConfig.for_model(kind, **fields)
+    _refuse_impossible_shapes(config, complain)
+    return config
+
+
+def _refuse_impossible_shapes(config: PreTrainedConfig, complain: Complain) -> None:
+    """Shapes that upstream's configs take and its models fail on, in the first step or at the last."""
+    layers, heads = getattr(config, "num_hidden_layers", 1), getattr(config, "num_attention_heads", 1)
+    shared = getattr(config, "num_key_value_heads", None) or heads
+    for name, number in (
+        ("num_hidden_layers", layers),
+        ("num_attention_heads", heads),
+        ("num_key_value_heads", shared),
+    ):
+        if number < 1:
+            raise UserError(complain(f"model.config.{name}", f"{number} is below 1", None))
+    if heads % shared:
+        raise UserError(
+            complain("model.config.num_key_value_heads", f"{shared} does not divide {heads} attention heads")
+        )
 
 
 def _refuse_unknown_fields(fields: dict[str, Any], known: PreTrainedConfig, complain: Complain) -> None:

@@ -165,7 +165,7 @@ def names_differ(recipe: Recipe) -> Iterator[Finding]:
 @rule("evaluation", "data.eval", "data.eval_fraction")
 def task_without_data(recipe: Recipe) -> Iterator[Finding]:
     for index, task in enumerate(recipe.evaluation):
-        if task.data is None and not has_eval(recipe) and task.task != "lm_eval":
+        if task.data is None and not has_eval(recipe):
             hint = "give it `data`, or give data.eval or data.eval_fraction"
             yield f"evaluation.{index}", f"{task.name} has no data, and the recipe has no eval split", hint
 

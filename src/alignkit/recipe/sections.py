@@ -104,7 +104,7 @@ class EvaluationTask(Section):
 
     name: str
     """Its name in scores and reports."""
-    task: Literal["generation", "perplexity", "classification", "preference", "lm_eval"]
+    task: Literal["generation", "perplexity"]
     """What is done with the examples."""
     data: Sources | None = None
     """Its examples; the eval split by default."""

@@ -113,6 +113,13 @@ class Guards(Trainer):
             f"last good checkpoint: {last or 'none yet'}; look at these examples, or lower training.learning_rate"
         )
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Upstream asks whether training is over only after a step: resumed at the last one, it would take another."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
     # ------------------------------------------------------------------ order
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
