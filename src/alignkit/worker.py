@@ -183,7 +183,8 @@ def _memory_told(stage: Stage) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "not enough memory" not in str(error):
+        refused = any(text in str(error) for text in ("not enough memory", "can't allocate memory"))  # a CPU's words
+        if not refused and not isinstance(error, torch.OutOfMemoryError | MemoryError):
             raise
         total, trainable = count_parameters(stage.model)
         arguments: Any = stage.arguments

@@ -194,9 +194,8 @@ def _refuse_impossible_shapes(config: PreTrainedConfig, complain: Complain) -> N
         if number < 1:
             raise UserError(complain(f"model.config.{name}", f"{number} is below 1", None))
     if heads % shared:
-        raise UserError(
-            complain("model.config.num_key_value_heads", f"{shared} does not divide {heads} attention heads")
-        )
+        message = f"{shared} does not divide {heads} attention heads"
+        raise UserError(complain("model.config.num_key_value_heads", message, None))
 
 
 def _refuse_unknown_fields(fields: dict[str, Any], known: PreTrainedConfig, complain: Complain) -> None:
