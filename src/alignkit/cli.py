@@ -92,8 +92,9 @@ def evaluate(
 ) -> None:
     """Score a result beside the model that its training started from, with 95 % intervals.
 
-    Examples: alignkit eval runs/tiny-sft
-    alignkit eval path/to/model --task perplexity --data held_out.jsonl
+    Example: alignkit eval runs/tiny-sft
+
+    Example: alignkit eval path/to/model --task perplexity --data held_out.jsonl
     """
     from alignkit import api
 
