@@ -150,17 +150,7 @@ def evaluate_target(
     tuned, tokenizer = None, None
     if (run_dir / "model").is_dir():
         say(f"loading {run_dir / 'model'}")
-        quantization = None if recipe.quantization is None else recipe.quantization.arguments()
-        # A full model's weights in the type they were trained in, as the baseline's are: rounding tells them apart.
-        full = recipe.adapter is None and recipe.quantization is None
-        tuned, tokenizer = load_result(
-            run_dir / "model",
-            replace(precision, frozen_dtype=precision.trainable_dtype) if full else precision,
-            quantization=quantization,
-            trust_remote_code=recipe.model.trust_remote_code,
-            use_safetensors=recipe.model.use_safetensors,
-            attn_implementation=recipe.model.attn_implementation,
-        )
+        tuned, tokenizer = _load_tuned(recipe, run_dir / "model", precision)
     else:
         say(f"{run_dir} holds no trained model: the model that training would start from is scored")
         tokenizer = build_tokenizer(recipe, start=start)
@@ -177,6 +167,20 @@ def evaluate_target(
         prepared=prepared,
         say=say,
         out_dir=out_dir,
+    )
+
+
+def _load_tuned(recipe: Recipe, folder: Path, precision: Precision) -> tuple[Any, Any]:
+    quantization = None if recipe.quantization is None else recipe.quantization.arguments()
+    # A full model's weights in the type they were trained in, as the baseline's are: rounding tells them apart.
+    full = recipe.adapter is None and recipe.quantization is None
+    return load_result(
+        folder,
+        replace(precision, frozen_dtype=precision.trainable_dtype) if full else precision,
+        quantization=quantization,
+        trust_remote_code=recipe.model.trust_remote_code,
+        use_safetensors=recipe.model.use_safetensors,
+        attn_implementation=recipe.model.attn_implementation,
     )
 
 
