@@ -43,9 +43,9 @@ def write_beginnings(job: Job, stage: Stage, resume: str) -> None:
             "fingerprints": {
                 "recipe": recipe.fingerprint(),
                 "data": data.fingerprint,
-                "template": data.template.template_fingerprint,
+                "template": None if data.template is None else data.template.template_fingerprint,
             },
-            "masking": asdict(data.template),
+            "masking": None if data.template is None else asdict(data.template),
             "model": {
                 "name_or_path": job.start or recipe.model.model_name_or_path,
                 "adapter": recipe.adapter is not None,
@@ -76,7 +76,7 @@ def say_plan(stage: Stage, trainer: Any, say: Callable[[str], None]) -> None:
     """What will be trained on what, in a few lines."""
     assert stage.data is not None
     counts, (total, trainable) = stage.data.counts["train"], count_parameters(trainer.model)
-    for note in (*stage.precision.notes, *stage.data.template.notes):
+    for note in (*stage.precision.notes, *(stage.data.template.notes if stage.data.template else ())):
         say(note)
     dropped = "".join(f", {number:,} dropped ({reason})" for reason, number in (counts.get("dropped") or {}).items())
     left = f", {counts['not_drawn']:,} left out by the weights" if counts.get("not_drawn") else ""

@@ -24,7 +24,6 @@ from alignkit.evaluation import evaluate_run, evaluate_target
 from alignkit.launch import Job
 from alignkit.methods.base import Stage
 from alignkit.models import (
-    build_model,
     build_tokenizer,
     choose_precision,
     count_parameters,
@@ -48,7 +47,7 @@ def train(job: Job, say: Voice, warnings: list[str]) -> None:
             # It was stopped after training, or it is finished: what is left is to evaluate, which keeps what was done.
             check_same_recipe(job.recipe, job.run)
             told.began = True
-            if job.recipe.evaluation:
+            if job.recipe.tasks():
                 _evaluate(job.recipe, say, start=job.start)
         else:
             story(job, told, stop, warnings)
@@ -82,7 +81,7 @@ def story(job: Job, told: Told, stop: StopRequests, warnings: list[str]) -> None
     stage.tokenizer = build_tokenizer(recipe, start=job.start, notes=precision.notes)
     stage.data = method.prepare(stage)
     say("building the model")
-    stage.model = build_model(recipe, stage.tokenizer, precision, head=method.head, start=job.start)
+    stage.model = method.build_model(stage)
 
     live, metrics = Progress(say.console), MetricsFile(run.metrics_path)
     stage.callbacks = [live, metrics, stop, *_early_stopping(recipe)]
@@ -107,12 +106,13 @@ def story(job: Job, told: Told, stop: StopRequests, warnings: list[str]) -> None
         if has_eval and not _evaluated_last(trainer):
             trainer.evaluate()
     save_result(trainer.model, stage.tokenizer, run.model_dir)
+    method.finish(stage, trainer)
     write_endings(job, trainer, live, told.begun_at, warnings)
     if arguments.push_to_hub:
         say(f"uploading the result to {trainer.hub_model_id}")
         upload_folder(repo_id=trainer.hub_model_id, folder_path=run.model_dir, token=arguments.hub_token)
 
-    if recipe.evaluation:
+    if recipe.tasks():
         evaluate_run(recipe, run.path, trainer.model, stage.tokenizer, start=job.start, precision=precision,
                      prepared=stage.data, say=say)  # fmt: skip
 

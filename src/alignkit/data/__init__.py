@@ -2,8 +2,9 @@
 
 from alignkit.data.collate import PackedRows
 from alignkit.data.exactness import packing_leak, require_exact_packing
-from alignkit.data.prepare import Prepared, prepare_language_modeling
-from alignkit.data.render import Rendered, Renderer
+from alignkit.data.prepare import Prepared, Settings, prepare, prepare_language_modeling
+from alignkit.data.render import Rendered, Renderer, Renders
+from alignkit.data.rows import RenderedRow, RowStore
 from alignkit.data.templates import ChatTemplate, MaskingInfo
 
 __all__ = [
@@ -12,8 +13,13 @@ __all__ = [
     "PackedRows",
     "Prepared",
     "Rendered",
+    "RenderedRow",
     "Renderer",
+    "Renders",
+    "RowStore",
+    "Settings",
     "packing_leak",
+    "prepare",
     "prepare_language_modeling",
     "require_exact_packing",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from alignkit.data.packing import Composition
+from alignkit.data.rows import RowStore
 from alignkit.data.store import TokenStore
 from alignkit.examples import Dropped, Example
 
@@ -40,7 +41,7 @@ class SourceTally:
 
 
 def count(
-    store: TokenStore,
+    store: TokenStore | RowStore,
     examples: np.ndarray,
     tallies: list[SourceTally],
     composition: Composition | None,

@@ -17,10 +17,11 @@ import numpy as np
 from alignkit.data import cache
 from alignkit.data.counts import SourceTally, count
 from alignkit.data.packing import Composition, pack, unpacked
-from alignkit.data.render import NO_TEMPLATE, Renderer
+from alignkit.data.render import Renderer, Renders
+from alignkit.data.rows import RowStore
 from alignkit.data.sources import Opened, open_sources, quiet_datasets
 from alignkit.data.splitting import hold_out, mix
-from alignkit.data.store import TokenStore, write_arrow
+from alignkit.data.store import TokenStore
 from alignkit.data.templates import MaskingInfo
 from alignkit.data.workers import render_all
 from alignkit.errors import UserError
@@ -35,12 +36,16 @@ Say = Callable[[str], None]
 ProgressFunction = Callable[[int, int | None], None]  # examples done, of how many (None: not known)
 
 
+Store = TokenStore | RowStore
+
+
 @dataclass
 class Prepared:
     """Data sets, what was counted on the way, and how long it took.
 
-    Columns: `input_ids`, `labels` (-100 where not learned), `length`, `example_id` (a list of them where rows are
-    packed) and, for rows packed with boundaries, `seq_lengths`.
+    Columns of language modelling: `input_ids`, `labels` (-100 where not learned), `length`, `example_id` (a list of
+    them where rows are packed) and, for rows packed with boundaries, `seq_lengths`. Other methods' renderers say
+    theirs; `length` and `example_id` are always there.
     """
 
     train: datasets.Dataset | datasets.IterableDataset
@@ -49,12 +54,16 @@ class Prepared:
     fingerprint: str
     seconds: float
     cached: bool
-    template: MaskingInfo
+    template: MaskingInfo | None  # None where nothing is masked
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the recipe's `training:` and `data:` say about preparing."""
+    """What the recipe's `training:` and `data:` say about preparing, and with what it is done.
+
+    As it stands, for language modelling. A method with rows of another kind subclasses it: another `renderer`, and
+    `RowStore` as its `store`.
+    """
 
     loss_on: str | None
     max_length: int | None
@@ -74,10 +83,27 @@ class Settings:
         strategy = training.get("packing_strategy") or "bfd"
         return cls(recipe.data.loss_on, length, packing, eval_packing, strategy, training.get("dataset_num_proc"))
 
-    def renderer(self, tokenizer: PreTrainedTokenizerBase, packing: bool) -> Renderer:
+    def renderer(self, tokenizer: PreTrainedTokenizerBase, packing: bool) -> Renders:
         """Rows that packing cuts to length itself must not lose their ends before."""
         cut_later = packing and self.strategy != "bfd"
         return Renderer(tokenizer, self.loss_on, None if cut_later else self.max_length)
+
+    def store(self, folder: Path, part: str) -> Store:
+        """Where rendered examples of a part wait until it is known which of them make a data set."""
+        return TokenStore(folder, part)
+
+    def features(self) -> datasets.Features:
+        """The columns of rows that are streamed."""
+        tokens = datasets.List(datasets.Value("int32"))
+        columns = {"input_ids": tokens, "labels": tokens, "length": datasets.Value("int32")}
+        if not self.packing:
+            return datasets.Features({**columns, "example_id": datasets.Value("string")})
+        columns["example_id"] = datasets.List(datasets.Value("string"))
+        return datasets.Features(columns if self.strategy == "wrapped" else {**columns, "seq_lengths": tokens})
+
+    def hold_out(self, store: Store, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """(train, eval) indices into the store; None where there are no two different rows."""
+        return hold_out(store.hashes, fraction, seed)
 
 
 def prepare_language_modeling(
@@ -98,7 +124,18 @@ def prepare_language_modeling(
     Raises:
         UserError: data that can't be read or used, or of which nothing is left.
     """
-    settings = Settings.of(recipe)
+    return prepare(recipe, tokenizer, Settings.of(recipe), shapes, say, progress)
+
+
+def prepare(
+    recipe: Recipe,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: Settings,
+    shapes: tuple[str, ...],
+    say: Say,
+    progress: ProgressFunction | None = None,
+) -> Prepared:
+    """The same for rows of any kind: `settings` says how examples are rendered and stored."""
     assert recipe.data is not None
     with quiet_datasets():
         if recipe.data.streaming:
@@ -140,8 +177,12 @@ def prepare_files(
         fingerprint=key,
         seconds=time.perf_counter() - began,
         cached=cached,
-        template=MaskingInfo(**{**meta["template"], "notes": tuple(meta["template"]["notes"])}),
+        template=_template(meta["template"]),
     )
+
+
+def _template(stored: dict[str, Any] | None) -> MaskingInfo | None:
+    return None if stored is None else MaskingInfo(**{**stored, "notes": tuple(stored["notes"])})
 
 
 def _read(path: Path) -> datasets.Dataset:
@@ -161,6 +202,7 @@ def _fingerprint(
             "code": cache.code_fingerprint(),
             "datasets": datasets.__version__,
             "tokenizer": cache.tokenizer_fingerprint(tokenizer),
+            "kind": type(settings).__name__,
             "settings": {key: value for key, value in cache.as_plain(settings).items() if key != "num_proc"},
             "shapes": shapes,
             "seed": recipe.seed,
@@ -181,11 +223,6 @@ def _fingerprint(
     )
 
 
-def _contents(opened: Opened) -> tuple[Any, Any]:
-    """What tells a source's contents: hashes of its files, or what `datasets` knows its revision by."""
-    return cache.file_hashes(opened.files or []), getattr(opened.hub, "_fingerprint", None)
-
-
 @dataclass
 class _Build:
     """One preparation: `run` fills the folder and returns what `meta.json` keeps."""
@@ -197,7 +234,7 @@ class _Build:
     folder: Path
     tell: ProgressFunction
     done: int = 0
-    renderer: Renderer = field(init=False)
+    renderer: Renders = field(init=False)
 
     def __post_init__(self) -> None:
         self.renderer = self.settings.renderer(self.tokenizer, self.settings.packing)
@@ -226,12 +263,12 @@ class _Build:
             counts["eval"]["also_in_train"] = sum(value in known for value in store.hashes.tolist())
             store.remove()
             template = template if train else self.renderer.info()
-        return {"counts": counts, "template": cache.as_plain(template)}
+        return {"counts": counts, "template": None if template is None else cache.as_plain(template)}
 
     # ------------------------------------------------------------------ reading
-    def read(self, part: str, sources: list[Opened]) -> tuple[TokenStore, list[SourceTally]]:
+    def read(self, part: str, sources: list[Opened]) -> tuple[Store, list[SourceTally]]:
         """All examples of a part's sources, rendered."""
-        store = TokenStore(self.folder, part)
+        store: Any = self.settings.store(self.folder, part)
         totals = [one.total for one in sources]
         total = None if None in totals else sum(filter(None, totals))
         tallies = [self.read_one(store, one, total) for one in sources]
@@ -240,7 +277,7 @@ class _Build:
             raise UserError(nothing_left(self.recipe, f"data.{part}", tallies, self.settings.max_length))
         return store, tallies
 
-    def read_one(self, store: TokenStore, opened: Opened, total: int | None) -> SourceTally:
+    def read_one(self, store: Any, opened: Opened, total: int | None) -> SourceTally:
         layout, items = opened.read(self.shapes)
         tally = SourceTally(opened.name, layout.name, layout.shape, first=len(store))
 
@@ -250,7 +287,7 @@ class _Build:
                 if isinstance(item, Dropped):
                     tally.dropped[item.reason] += 1
                 else:
-                    check_usable(self.recipe, self.renderer, item)
+                    self.renderer.check(self.recipe, item)
                     yield item
 
         for results in render_all(self.renderer, examples(), self.settings.num_proc):
@@ -265,17 +302,15 @@ class _Build:
         return tally
 
     # ------------------------------------------------------------------ splitting, mixing, writing
-    def hold_out(self, store: TokenStore) -> tuple[np.ndarray, np.ndarray]:
+    def hold_out(self, store: Store) -> tuple[np.ndarray, np.ndarray]:
         assert self.recipe.data is not None and self.recipe.data.eval_fraction is not None
-        split = hold_out(store.hashes, self.recipe.data.eval_fraction, self.recipe.seed)
+        split = self.settings.hold_out(store, self.recipe.data.eval_fraction, self.recipe.seed)
         if split is None:
             message = f"{len(store)} usable rows, all alike, can't be split into training and eval rows"
             raise UserError(self.recipe.problem("data.eval_fraction", message, "name eval sources with data.eval"))
         return split
 
-    def mix(
-        self, store: TokenStore, sources: list[Opened], tallies: list[SourceTally], examples: np.ndarray
-    ) -> np.ndarray:
+    def mix(self, store: Store, sources: list[Opened], tallies: list[SourceTally], examples: np.ndarray) -> np.ndarray:
         weights = weights_of(sources)
         if weights is None:
             return examples
@@ -290,7 +325,7 @@ class _Build:
     def write(
         self,
         part: str,
-        store: TokenStore,
+        store: Store,
         examples: np.ndarray,
         tallies: list[SourceTally],
         packing: bool,
@@ -301,7 +336,7 @@ class _Build:
         if packing:
             assert length is not None
             packed = pack(lengths, length, self.settings.strategy, self.recipe.seed)
-        write_arrow(store, examples, packed or unpacked(lengths), self.folder / f"{part}.arrow", packing)
+        store.write(examples, packed or unpacked(lengths), self.folder / f"{part}.arrow", packing)
         return count(store, examples, tallies, packed, length, held_out)
 
 
@@ -311,27 +346,6 @@ def weights_of(sources: list[Opened]) -> list[float] | None:
     weights = [one.source.weight for one in sources if one.source.weight is not None]
     assert len(weights) in (0, len(sources)), "the recipe's rules want all or none"
     return weights or None
-
-
-def check_usable(recipe: Recipe, renderer: Renderer, example: Example) -> None:
-    """What no example of such a source can get past. Raises UserError."""
-    data = example.data
-    if "text" in data:
-        if renderer.loss_on in ("assistant", "completion"):
-            message = f"{renderer.loss_on}: {example.row.origin} is plain text, which has no such part"
-            raise UserError(recipe.problem("data.loss_on", message, "leave it out, or say all"))
-        return
-    if isinstance(data.get("prompt"), str) and isinstance(data.get("completion"), str):
-        return
-    try:
-        usable = renderer.chat is not None or example.plain
-    except UserError as error:
-        placed = [recipe.problem(one.field or "data", one.message, one.hint) for one in error.problems]
-        raise UserError(placed) from error
-    if not usable:
-        message = f"{NO_TEMPLATE}, and {example.row.origin} holds chats"
-        hint = "name a .jinja file, or a model that has a template; or give prompt and completion texts"
-        raise UserError(recipe.problem("model.chat_template_path", message, hint))
 
 
 def nothing_left(recipe: Recipe, field_name: str, tallies: list[SourceTally], max_length: int | None) -> Any:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from alignkit.data.templates import ChatTemplate, MaskingInfo, adds_bos
 from alignkit.data.turns import CannotRender, Span, common_prefix
+from alignkit.errors import UserError
 from alignkit.examples import Dropped, Example, plain_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from alignkit.data.rows import RenderedRow
+    from alignkit.recipe import Recipe
 
 NO_TEMPLATE = "the tokenizer has no chat template"
 IGNORED = -100
@@ -28,6 +32,31 @@ class Rendered:
     input_ids: np.ndarray
     labels: np.ndarray
     truncated: bool
+
+    def row(self) -> dict[str, Any]:
+        """Its columns as the data set has them."""
+        return {
+            "input_ids": self.input_ids.tolist(),
+            "labels": self.labels.tolist(),
+            "length": len(self.input_ids),
+            "example_id": self.id,
+        }
+
+
+class Renders(Protocol):
+    """What turns examples into rows: `Renderer` for language modelling; methods with other rows bring their own.
+
+    It is pickled where rendering takes several processes.
+    """
+
+    def render(self, examples: Sequence[Example]) -> Sequence[Rendered | RenderedRow | Dropped]:
+        """The row of each example, or why it has none; in order."""
+
+    def check(self, recipe: Recipe, example: Example) -> None:
+        """Raise a UserError for what no example of such a source can get past."""
+
+    def info(self) -> MaskingInfo | None:
+        """How the examples rendered so far were masked; None where nothing is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +95,27 @@ class Renderer:
             return chat.info()
         bos = "tokenizer" if adds_bos(self.tokenizer) else "none"
         return MaskingInfo("none", self.tokenizer.eos_token, bos)  # type: ignore[arg-type]
+
+    # ------------------------------------------------------------------ what can't be used
+    def check(self, recipe: Recipe, example: Example) -> None:
+        """What no example of such a source can get past. Raises UserError."""
+        data = example.data
+        if "text" in data:
+            if self.loss_on in ("assistant", "completion"):
+                message = f"{self.loss_on}: {example.row.origin} is plain text, which has no such part"
+                raise UserError(recipe.problem("data.loss_on", message, "leave it out, or say all"))
+            return
+        if isinstance(data.get("prompt"), str) and isinstance(data.get("completion"), str):
+            return
+        try:
+            usable = self.chat is not None or example.plain
+        except UserError as error:
+            placed = [recipe.problem(one.field or "data", one.message, one.hint) for one in error.problems]
+            raise UserError(placed) from error
+        if not usable:
+            message = f"{NO_TEMPLATE}, and {example.row.origin} holds chats"
+            hint = "name a .jinja file, or a model that has a template; or give prompt and completion texts"
+            raise UserError(recipe.problem("model.chat_template_path", message, hint))
 
     # ------------------------------------------------------------------ examples to tokens
     def render(self, examples: Sequence[Example]) -> list[Rendered | Dropped]:

@@ -58,6 +58,10 @@ class TokenStore:
             return np.zeros(0, np.int32), np.zeros(0, np.int32)
         return np.memmap(self.paths[0], dtype=np.int32, mode="r"), np.memmap(self.paths[1], dtype=np.int32, mode="r")
 
+    def write(self, examples: np.ndarray, composition: Composition, path: Path, packed: bool) -> None:
+        """Write the rows that `composition` makes of `examples`, (N,) indices, as an Arrow file."""
+        write_arrow(self, examples, composition, path, packed)
+
     def remove(self) -> None:
         for path in self.paths:
             path.unlink()

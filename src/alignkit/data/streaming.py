@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
-from datasets import Features, List, Value
 
 from alignkit.data import cache
 from alignkit.data.packing import pack
@@ -19,11 +18,11 @@ from alignkit.data.prepare import (
     ProgressFunction,
     Say,
     Settings,
-    check_usable,
     prepare_files,
     weights_of,
 )
-from alignkit.data.render import Rendered, Renderer
+from alignkit.data.render import Rendered, Renders
+from alignkit.data.rows import RenderedRow
 from alignkit.data.sources import Opened, open_sources
 from alignkit.errors import UserError
 from alignkit.examples import Dropped, Example
@@ -45,7 +44,7 @@ class Stream:
     settings: Settings
     sources: list[Opened]
     shapes: tuple[str, ...]
-    renderer: Renderer
+    renderer: Renders
 
     def __call__(self) -> Iterator[dict[str, Any]]:
         rendered = self.rendered()
@@ -53,14 +52,14 @@ class Stream:
         if first is None:  # the stream is repeated without end: an empty pass would be repeated without end too
             raise UserError(self.recipe.problem("data.train", "the stream gives no example that can be trained on"))
         rendered = itertools.chain([first], rendered)
-        return self.packed(rendered) if self.settings.packing else map(_row, rendered)
+        return self.packed(rendered) if self.settings.packing else (item.row() for item in rendered)
 
-    def rendered(self) -> Iterator[Rendered]:
+    def rendered(self) -> Iterator[Rendered | RenderedRow]:
         examples = self.examples()
         while chunk := list(itertools.islice(examples, CHUNK)):
-            yield from (item for item in self.renderer.render(chunk) if isinstance(item, Rendered))
+            yield from (item for item in self.renderer.render(chunk) if not isinstance(item, Dropped))
 
-    def packed(self, rendered: Iterator[Rendered]) -> Iterator[dict[str, Any]]:
+    def packed(self, rendered: Iterator[Any]) -> Iterator[dict[str, Any]]:
         length = self.settings.max_length
         assert length is not None
         while window := list(itertools.islice(rendered, WINDOW)):
@@ -79,7 +78,7 @@ class Stream:
     def examples_of(self, opened: Opened) -> Iterator[Example]:
         for item in opened.read(self.shapes)[1]:
             if not isinstance(item, Dropped):
-                check_usable(self.recipe, self.renderer, item)
+                self.renderer.check(self.recipe, item)
                 yield item
 
     def drawn(self, probabilities: np.ndarray) -> Iterator[Example]:
@@ -124,7 +123,7 @@ def prepare_streaming(
     held = None
     if recipe.data.eval is not None:
         held = prepare_files(recipe, tokenizer, settings, shapes, say, progress, parts=("eval",))
-    train = datasets.IterableDataset.from_generator(stream, features=_features(settings)).repeat(None)
+    train = datasets.IterableDataset.from_generator(stream, features=settings.features()).repeat(None)
     names = [{"path": one.name, "rows": None, "examples": None, "layout": layout.name, "shape": layout.shape}
              for one, layout in zip(sources, layouts, strict=True)]  # fmt: skip
     return Prepared(
@@ -147,24 +146,6 @@ def prepare_streaming(
         cached=False,
         template=renderer.info(),
     )
-
-
-def _features(settings: Settings) -> Features:
-    tokens = List(Value("int32"))
-    features = {"input_ids": tokens, "labels": tokens, "length": Value("int32")}
-    if not settings.packing:
-        return Features({**features, "example_id": Value("string")})
-    features["example_id"] = List(Value("string"))
-    return Features(features if settings.strategy == "wrapped" else {**features, "seq_lengths": tokens})
-
-
-def _row(item: Rendered) -> dict[str, Any]:
-    return {
-        "input_ids": item.input_ids.tolist(),
-        "labels": item.labels.tolist(),
-        "length": len(item.input_ids),
-        "example_id": item.id,
-    }
 
 
 def _packed_row(window: list[Rendered], pieces: np.ndarray, boundaries: bool) -> dict[str, Any]:

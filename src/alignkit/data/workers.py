@@ -15,15 +15,16 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import IO, Any
 
-from alignkit.data.render import Rendered, Renderer
+from alignkit.data.render import Rendered, Renders
+from alignkit.data.rows import RenderedRow
 from alignkit.examples import Dropped, Example
 
 Chunk = list[Example]
-Result = list[Rendered | Dropped]
+Result = Sequence[Rendered | RenderedRow | Dropped]
 
 CHUNK = 512  # examples
 # Rendering in this process is quick to start, and the tokenizer has threads of its own: other processes pay only on
@@ -32,7 +33,7 @@ PATIENCE_S = 10.0
 MIN_CORES = 4
 
 
-def render_all(renderer: Renderer, examples: Iterable[Example], processes: int | None = None) -> Iterator[Result]:
+def render_all(renderer: Renders, examples: Iterable[Example], processes: int | None = None) -> Iterator[Result]:
     """Results of chunks of examples, in order.
 
     Args:
@@ -62,7 +63,7 @@ def _chunks(examples: Iterable[Example]) -> Iterator[Chunk]:
         yield chunk
 
 
-def _render_apart(renderer: Renderer, chunks: Iterable[Chunk], processes: int) -> Iterator[Result]:
+def _render_apart(renderer: Renders, chunks: Iterable[Chunk], processes: int) -> Iterator[Result]:
     try:
         pickled = pickle.dumps(renderer)
     except (pickle.PicklingError, AttributeError, TypeError):  # a tokenizer of the user's own making

@@ -51,12 +51,12 @@ def evaluate_run(
     Raises:
         UserError, RunFailed: see `evaluate_tasks`.
     """
-    if not recipe.evaluation:
+    if not recipe.tasks():
         return []
     precision = precision or choose_precision(recipe, start)
 
     def evaluate(model: Any, label: str) -> list[Score]:
-        every = enumerate(recipe.evaluation)
+        every = enumerate(recipe.tasks())
         alone = label == TUNED or tuned_model is None
         wanted = {f"evaluation.{number}": task for number, task in every if task.baseline or alone}
         return evaluate_tasks(
@@ -76,7 +76,7 @@ def evaluate_run(
         )
 
     scores = [] if tuned_model is None else evaluate(tuned_model, TUNED)
-    if any(task.baseline for task in recipe.evaluation) or tuned_model is None:
+    if any(task.baseline for task in recipe.tasks()) or tuned_model is None:
         with _baseline(recipe, tuned_model, tokenizer, precision, start, load_baseline, say) as model:
             scores += evaluate(model, BASELINE)
     return scores
@@ -105,7 +105,7 @@ def _baseline(
     set_seed(recipe.seed)  # `init: random` draws the weights that training drew
     plain = recipe.model_copy(update={"adapter": None})
     merged = getattr(recipe.adapter, "on_top_of", None)
-    model = build_model(recipe if merged else plain, tokenizer, precision, start=start)
+    model = build_model(recipe if merged else plain, tokenizer, precision, recipe.head, start=start)
     model = model if recipe.quantization is not None else model.to(precision.device)
     with model.disable_adapter() if merged else contextlib.nullcontext():
         yield model
@@ -143,7 +143,7 @@ def evaluate_target(
     if isinstance(target, str | Path):
         return _evaluate_model(str(target), tasks, out_dir, say)
     recipe = target.model_copy(update={"evaluation": list(tasks)}) if tasks else target
-    if not recipe.evaluation:
+    if not recipe.tasks():
         raise UserError(recipe.problem("evaluation", "there is nothing to evaluate", "add tasks, or give --task"))
     run_dir = Path(recipe.output_dir)
     precision = choose_precision(recipe, start)
@@ -155,7 +155,7 @@ def evaluate_target(
         say(f"{run_dir} holds no trained model: the model that training would start from is scored")
         tokenizer = build_tokenizer(recipe, start=start)
     held_out = recipe.data is not None and recipe.data.eval_fraction is not None
-    needed = held_out and any(task.data is None for task in recipe.evaluation)
+    needed = held_out and any(task.data is None for task in recipe.tasks())
     prepared = prepare(tokenizer) if needed and prepare is not None else None
     return evaluate_run(
         recipe,
@@ -177,6 +177,7 @@ def _load_tuned(recipe: Recipe, folder: Path, precision: Precision) -> tuple[Any
     return load_result(
         folder,
         replace(precision, frozen_dtype=precision.trainable_dtype) if full else precision,
+        recipe.head,
         quantization=quantization,
         trust_remote_code=recipe.model.trust_remote_code,
         use_safetensors=recipe.model.use_safetensors,

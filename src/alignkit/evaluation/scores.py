@@ -15,6 +15,7 @@ from alignkit.metrics import Measurement
 SCORES = "scores.json"
 SAMPLES = "samples.jsonl"
 DOCUMENTS = "documents.jsonl"
+DETAILS = "details.json"
 Score = dict[str, Any]
 
 
@@ -72,6 +73,19 @@ def read_scores(out_dir: Path) -> list[Score]:
     """What out_dir/scores.json holds; [] where there is none."""
     path = out_dir / SCORES
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def write_details(out_dir: Path, name: str, model: str, details: Mapping[str, Any]) -> None:
+    """What a task knows beside its scores (a confusion matrix, a distribution): one entry a task and model.
+
+    `out_dir/details.json` is a list of `{name, model, …}` with plain, finite data; the report's sections read it.
+    """
+    path = out_dir / DETAILS
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    kept = [one for one in kept if (one["name"], one["model"]) != (name, model)]
+    out_dir.mkdir(parents=True, exist_ok=True)
+    text = json.dumps([*kept, {"name": name, "model": model, **details}], ensure_ascii=False, allow_nan=False)
+    _write(path, text + "\n")
 
 
 def _key(score: Mapping[str, Any]) -> tuple[str, ...]:

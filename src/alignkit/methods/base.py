@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from alignkit.recipe import Recipe
 from alignkit.runs import Run
@@ -32,6 +32,18 @@ class Stage:
     callbacks: list[TrainerCallback] = field(default_factory=list)
 
 
+def build_start(stage: Stage) -> Any:
+    """The model that training starts from, with the recipe's head and adapter."""
+    from alignkit.models import build_model
+
+    assert stage.tokenizer is not None
+    return build_model(stage.recipe, stage.tokenizer, stage.precision, head=stage.recipe.head, start=stage.start)
+
+
+def nothing_more(_stage: Stage, _trainer: Any) -> None:
+    """Most results are complete once the model is saved."""
+
+
 @dataclass(frozen=True)
 class Method:
     """One training method. `config` and the functions' imports stay unread until the worker calls for them."""
@@ -42,7 +54,9 @@ class Method:
     config: str  # the upstream config class of `training:`, as module:name
     prepare: Callable[[Stage], Prepared]
     build_trainer: Callable[[Stage], Trainer]
-    head: Literal["causal_lm", "sequence_classification", "token_classification"] = "causal_lm"
+    build_model: Callable[[Stage], Any] = build_start
+    finish: Callable[[Stage, Any], None] = nothing_more
+    """(stage, trainer), once the result is saved: checks it, or writes what stands beside it. May raise RunFailed."""
 
     def config_class(self) -> Any:
         """The live config class. Imports the trainer's library: seconds."""

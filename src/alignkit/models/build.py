@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,9 +21,8 @@ from alignkit.models.upstream import Complain, complain_about, raised_upstream
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from alignkit.recipe import Recipe
+    from alignkit.recipe import Head, Recipe
 
-Head = Literal["causal_lm", "sequence_classification", "token_classification"]
 _AUTO_CLASSES = {
     "causal_lm": "AutoModelForCausalLM",
     "sequence_classification": "AutoModelForSequenceClassification",

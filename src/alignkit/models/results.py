@@ -12,7 +12,7 @@ import torch
 from alignkit.errors import Problem
 from alignkit.model_folders import BASE
 from alignkit.models.adapters import load_adapter
-from alignkit.models.build import Head, load_base, quantization_config, safetensors_option, settle_token_ids
+from alignkit.models.build import load_base, quantization_config, safetensors_option, settle_token_ids
 from alignkit.models.precision import Precision, choose_device, computes_bfloat16, evaluation_precision
 from alignkit.models.stack import join_adapters, stacked_layers
 from alignkit.models.start import resolve_start
@@ -20,6 +20,8 @@ from alignkit.models.tokenizer import load_tokenizer, settle_special_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from alignkit.recipe import Head
 
 
 def save_result(

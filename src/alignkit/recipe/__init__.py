@@ -3,7 +3,7 @@
 from alignkit.recipe.base import InputPath, Section, UpstreamSection
 from alignkit.recipe.load import dump, load, load_mapping
 from alignkit.recipe.paths import local_path
-from alignkit.recipe.recipe import EVALUATION_ONLY, EvaluationRecipe, Recipe
+from alignkit.recipe.recipe import EVALUATION_ONLY, EvaluationRecipe, Head, Recipe
 from alignkit.recipe.sections import (
     AdapterSection,
     DataSection,
@@ -20,6 +20,7 @@ __all__ = [
     "DataSection",
     "EvaluationRecipe",
     "EvaluationTask",
+    "Head",
     "InputPath",
     "ModelSection",
     "QuantizationSection",

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError, field_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -24,6 +24,8 @@ from alignkit.recipe.sections import (
     TrainingSection,
 )
 from alignkit.recipe.source import Document, as_path
+
+Head = Literal["causal_lm", "sequence_classification", "token_classification"]
 
 
 class Recipe(Section):
@@ -89,6 +91,15 @@ class Recipe(Section):
     def problem(self, field: str, message: str, hint: str | None = None) -> Problem:
         """A problem with `field` (`training.learning_rate`, `data.train.0.path`), at the line where it stands."""
         return self._document.problem(as_path(field), message, hint)
+
+    @property
+    def head(self) -> Head:
+        """What the method's model has on top."""
+        return "causal_lm"
+
+    def tasks(self) -> list[EvaluationTask]:
+        """What is measured once training has ended: `evaluation`; a method that always measures adds its own."""
+        return self.evaluation
 
     def contradictions(self) -> Iterator[Problem]:
         """What does not go together in this method's recipe; methods override it. Asked once everything else holds."""

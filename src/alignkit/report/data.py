@@ -81,6 +81,7 @@ class ReportData:
     curves: dict[str, Series]
     scores: list[Score]
     samples: list[Sample]
+    details: list[dict[str, Any]]  # evaluation/details.json: {name, model, …} of what tasks know beside their scores
     result: Result
     notes: list[str]
 
@@ -122,6 +123,7 @@ def gather(run_dir: Path) -> ReportData:
         curves=series_of(_lines(run.metrics_path, notes)),
         scores=_scores(run.evaluation_dir / "scores.json", notes),
         samples=_samples(_lines(samples, notes)),
+        details=[item for item in listed(_json(run.evaluation_dir / "details.json", notes)) if isinstance(item, dict)],
         result=_result(run.model_dir),
         notes=notes,
     )
