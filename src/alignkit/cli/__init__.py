@@ -1,0 +1,77 @@
+"""The command line: one short function a command, one file a group of commands.
+
+Importing a file of this package adds its commands to `app`. None imports anything heavy before a command runs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from alignkit.cli.app import app
+from alignkit.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER, Interrupted, RunFailed, UserError
+
+# The commands join `app`, in the order in which --help lists them.
+from alignkit.cli import training, scores  # noqa: F401  # isort: skip
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with the code that its ending has."""
+    command = typer.main.get_command(app)
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        _fail(EXIT_USER, "the current folder no longer exists; change to another")
+    try:
+        code: Any = command.main(args=arguments, prog_name="alignkit", standalone_mode=False)
+    except UserError as error:
+        _fail(EXIT_USER, *(str(problem) for problem in error.problems))
+    except Interrupted as error:
+        _fail(EXIT_INTERRUPTED, f"{error}", note=f"continue with: {error.resume}" if error.resume else None)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail(EXIT_INTERRUPTED, "stopped")
+    except RunFailed as error:
+        _fail(EXIT_FAILED, str(error))
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our stdout has gone (`alignkit … | head`): there is nobody to tell
+        sys.exit(EXIT_FAILED)
+    except Exception as error:
+        # By its version, Typer carries a copy of click or imports it: a usage error is known by its shape.
+        if hasattr(error, "format_message"):
+            _fail(EXIT_USER, _usage(error.format_message()))
+        _fail(EXIT_FAILED, _unforeseen(error))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _unforeseen(error: Exception) -> str:
+    """One line for what no one foresaw; its traceback goes into a file of its own."""
+    import tempfile
+    import traceback
+
+    line = f"{type(error).__name__}: {error or 'no message'}"
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="alignkit-", suffix=".log", delete=False) as file:
+            traceback.print_exception(error, file=file)
+    except OSError:
+        return line
+    return f"{line} (details: {file.name})"
+
+
+def _usage(message: str) -> str:
+    if "No such command" not in message or "Did you mean" in message:
+        return message
+    names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+    near = difflib.get_close_matches(message.split("'")[1], names, n=1, cutoff=0.5)
+    return f"{message} " + (f"Did you mean {near[0]!r}?" if near else f"The commands: {', '.join(sorted(names))}.")
+
+
+def _fail(code: int, *lines: str, note: str | None = None) -> None:
+    for line in lines:
+        print(f"error: {' '.join(line.split())}", file=sys.stderr)
+    if note:
+        print(note, file=sys.stderr)
+    sys.exit(code)

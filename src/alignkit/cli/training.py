@@ -1,0 +1,63 @@
+"""Commands of a recipe: the training commands, which come from the registry in methods/, check and schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from alignkit import methods
+from alignkit.cli.app import JsonOption, RecipeArgument, SetOption, app
+from alignkit.cli.results import show_run
+
+
+def _training_command(name: str, summary: str) -> Callable[..., None]:
+    def command(
+        recipe: RecipeArgument,
+        set_: SetOption = None,
+        resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
+        overwrite: Annotated[
+            bool, typer.Option("--overwrite", help="Replace the run that the output folder holds.")
+        ] = False,
+        as_json: JsonOption = False,
+    ) -> None:
+        from alignkit import api
+
+        run = api.train(api.load_recipe(recipe, set_ or (), name), resume=resume, overwrite=overwrite)
+        show_run(run, as_json)
+
+    command.__doc__ = f"{summary}\n\nExample: alignkit {name} recipes/tiny/{name}.yaml"
+    return command
+
+
+for _name, _summary in methods.SUMMARIES.items():
+    app.command(_name)(_training_command(_name, _summary))
+
+
+@app.command()
+def check(recipe: RecipeArgument, set_: SetOption = None, as_json: JsonOption = False) -> None:
+    """Validate a recipe, its data files and its model folder, without importing torch.
+
+    Example: alignkit check recipes/qlora_llama.yaml
+    """
+    from alignkit import api
+
+    loaded = api.load_recipe(recipe, set_ or ())
+    api.check(loaded)
+    if as_json:
+        typer.echo(json.dumps(loaded.resolved(), indent=2, default=str))
+    else:
+        typer.echo(f"{recipe}: a valid {loaded.method} recipe")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors.
+
+    Example: alignkit schema > recipe.schema.json
+    """
+    from alignkit.recipe.schema import schema_text
+
+    typer.echo(schema_text(methods.recipe_classes()), nl=False)
