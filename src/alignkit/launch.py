@@ -135,7 +135,7 @@ def _trained_first(recipe: Recipe) -> str | None:
     """The result folder that `model.from_recipe` names; trained now if it is not there yet."""
     if recipe.model.from_recipe is None:
         return None
-    _refuse_circle(recipe)
+    refuse_circle(recipe)
     path = recipe.base_dir / recipe.model.from_recipe
     other = methods.load_recipe(path)
     for folder in (Path(other.output_dir), Path(f"{other.output_dir}-{other.fingerprint()[:8]}")):
@@ -158,7 +158,7 @@ def _trained_first(recipe: Recipe) -> str | None:
     )
 
 
-def _refuse_circle(recipe: Recipe) -> None:
+def refuse_circle(recipe: Recipe) -> None:
     """Raise UserError where following `model.from_recipe` comes back to a recipe it has passed."""
     seen = [] if recipe.path is None else [recipe.path.resolve()]
     last = recipe

@@ -90,8 +90,9 @@ def test_rows_counts_and_columns(tmp_path: Path, prepare: Prepare, made: PreTrai
     assert counts["length_histogram"] == [[16, 2]]
     assert counts["duplicates"] == 1 and counts["packed_rows"] is None
     assert counts["sources"] == [
-        {"path": name, "rows": 3, "examples": 2, "layout": "messages", "shape": "language_modeling"}
-    ]
+        {"path": name, "rows": 3, "examples": 2, "layout": "messages", "shape": "language_modeling", "tokens": 24,
+         "with_system": 0, "first_dropped": {"empty answer": "a.jsonl:3"}}
+    ]  # fmt: skip
     assert found.eval is None and found.counts["eval"] is None
     assert found.template.how == "prefix" and found.template.stop_token == "<|im_end|>"
     assert not found.cached

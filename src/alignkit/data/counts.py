@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,10 @@ from alignkit.examples import Dropped, Example
 
 @dataclass
 class SourceTally:
-    """One source as it is read. `first` is its first example's place in the store."""
+    """One source as it is read. `first` is its first example's place in the store.
+
+    `systems` counts the chats that begin with a system text; `drops` names the first example dropped for each reason.
+    """
 
     path: str
     layout: str
@@ -25,19 +29,37 @@ class SourceTally:
     rows: int = 0
     examples: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    systems: int = 0
+    drops: dict[str, str] = field(default_factory=dict)
 
     def saw(self, item: Example | Dropped) -> None:
         if item.row is not None:
             self.rows = max(self.rows, item.row.number)
+        if isinstance(item, Example):
+            self.systems += _has_system(item.data)
 
-    def plain(self) -> dict[str, Any]:
+    def drop(self, item: Dropped) -> None:
+        self.dropped[item.reason] += 1
+        self.drops.setdefault(item.reason, item.id)
+
+    def plain(self, store: TokenStore | RowStore) -> dict[str, Any]:
+        """What is kept of it; its tokens are those of its examples before they are split, drawn or packed."""
         return {
             "path": self.path,
             "rows": self.rows,
             "examples": self.examples,
             "layout": self.layout,
             "shape": self.shape,
+            "tokens": int(store.lengths[self.first : self.first + self.examples].sum()),
+            "with_system": self.systems,
+            "first_dropped": self.drops,
         }
+
+
+def _has_system(data: Mapping[str, Any]) -> bool:
+    """Whether an example is a chat that begins with a system text."""
+    turns = data.get("messages") or data.get("prompt")
+    return isinstance(turns, list) and bool(turns) and turns[0].get("role") == "system"
 
 
 def count(
@@ -78,7 +100,7 @@ def count(
         "length_histogram": histogram(lengths),
         "packed_rows": packed,
         "fill": full,
-        "sources": [tally.plain() for tally in tallies],
+        "sources": [tally.plain(store) for tally in tallies],
     }
 
 

@@ -285,7 +285,7 @@ class _Build:
             for item in items:
                 tally.saw(item)
                 if isinstance(item, Dropped):
-                    tally.dropped[item.reason] += 1
+                    tally.drop(item)
                 else:
                     self.renderer.check(self.recipe, item)
                     yield item
@@ -293,7 +293,7 @@ class _Build:
         for results in render_all(self.renderer, examples(), self.settings.num_proc):
             for result in results:
                 if isinstance(result, Dropped):
-                    tally.dropped[result.reason] += 1
+                    tally.drop(result)
                 else:
                     store.add(result)
             self.done += len(results)

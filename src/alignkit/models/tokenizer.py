@@ -29,10 +29,15 @@ def build_tokenizer(
     """
     field, name, revision = _tokenizer_place(recipe, start)
     tokenizer = load_tokenizer(complain_about(recipe, field), name, revision, recipe.model.trust_remote_code)
+    return settle_tokenizer(recipe, tokenizer, notes if notes is not None else [])
+
+
+def settle_tokenizer(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, notes: list[str]) -> PreTrainedTokenizerBase:
+    """A loaded tokenizer with the recipe's chat template, and its pad token and padding side settled."""
     if recipe.model.chat_template_path is not None:
         tokenizer.chat_template = _other_template(recipe, recipe.model.chat_template_path)
         check_template(recipe, tokenizer)
-    settle_special_tokens(tokenizer, notes if notes is not None else [])
+    settle_special_tokens(tokenizer, notes)
     return tokenizer
 
 
