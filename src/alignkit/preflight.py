@@ -49,6 +49,9 @@ def _tasks(recipe: Recipe) -> Iterator[Problem]:
     """Metrics and ways to find an answer that nobody knows: better said now than when training has ended."""
     for index, task in enumerate(recipe.evaluation):
         at = f"evaluation.{index}"
+        if task.task == "lm_eval" and importlib.util.find_spec("lm_eval") is None:
+            hint = "pip install 'alignkit[lm-eval]'"
+            yield recipe.problem(f"{at}.task", "lm-evaluation-harness is not installed", hint)
         yield from _refusals(recipe, f"{at}.metrics", metrics.expand, task.metrics)
         if task.answer is not None:
             yield from _refusals(recipe, f"{at}.answer", extractor, task.answer)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import Problem, UserError
-from alignkit.evaluation import generation, perplexity
+from alignkit.evaluation import generation, harness, perplexity
 from alignkit.evaluation.scores import Score, write_scores
 from alignkit.evaluation.split import EvalSplit
 from alignkit.evaluation.stage import Say, Stage
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 TaskFunction = Callable[["EvaluationTask", Stage], list[Score]]
 
-TASKS: dict[str, TaskFunction] = {"generation": generation.evaluate, "perplexity": perplexity.evaluate}
+TASKS: dict[str, TaskFunction] = {
+    "generation": generation.evaluate,
+    "perplexity": perplexity.evaluate,
+    "lm_eval": harness.evaluate,
+}
 """A task is a function of one file; it takes its section of the recipe and a Stage, and returns its scores."""
 
 

@@ -162,10 +162,24 @@ def names_differ(recipe: Recipe) -> Iterator[Finding]:
         seen.add(task.name)
 
 
+@rule("evaluation")
+def harness_and_its_section(recipe: Recipe) -> Iterator[Finding]:
+    for index, task in enumerate(recipe.evaluation):
+        at = f"evaluation.{index}"
+        if task.task == "lm_eval" and task.lm_eval is None:
+            yield f"{at}.lm_eval", "nothing says which tasks of the harness to run", "say lm_eval: {tasks: [hellaswag]}"
+        if task.task != "lm_eval" and task.lm_eval is not None:
+            yield f"{at}.lm_eval", f"does nothing for task: {task.task}", "say task: lm_eval, or leave it out"
+        if task.task == "lm_eval":
+            for name in ("data", "metrics", "answer", "slice_by"):
+                if getattr(task, name):
+                    yield f"{at}.{name}", "the harness's tasks bring their own", "leave it out"
+
+
 @rule("evaluation", "data.eval", "data.eval_fraction")
 def task_without_data(recipe: Recipe) -> Iterator[Finding]:
     for index, task in enumerate(recipe.evaluation):
-        if task.data is None and not has_eval(recipe):
+        if task.data is None and task.task != "lm_eval" and not has_eval(recipe):
             hint = "give it `data`, or give data.eval or data.eval_fraction"
             yield f"evaluation.{index}", f"{task.name} has no data, and the recipe has no eval split", hint
 

@@ -99,12 +99,35 @@ class DataSection(Section):
     """With weights: whether an epoch ends when the first source is used up, or when all are."""
 
 
+class HarnessSection(Section):
+    """What lm-evaluation-harness is asked for: the arguments of its `simple_evaluate`, under its names."""
+
+    tasks: Annotated[list[str], Field(min_length=1)]
+    """The harness's tasks and groups: hellaswag, arc_easy, …"""
+    include_path: PathText | None = None
+    """A folder with tasks of your own."""
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+    """Worked examples before each question (default: the task's own)."""
+    limit: Annotated[float, Field(gt=0)] | None = None
+    """Only this many rows of each task, or, below 1, this share of them (default: `max_rows`)."""
+    apply_chat_template: bool | str = False
+    """Ask through the tokenizer's chat template, or through the one of this name."""
+    fewshot_as_multiturn: bool = True
+    """With a chat template: each worked example is a turn of its own."""
+    system_instruction: str | None = None
+    """A system prompt before every question."""
+    gen_kwargs: dict[str, Any] | None = None
+    """Replaces what the tasks say about generation: `{temperature: 0.7, do_sample: true}`."""
+    confirm_run_unsafe_code: bool = False
+    """Tasks that execute what the model wrote run only with this."""
+
+
 class EvaluationTask(Section):
     """One thing to measure on the trained model and, unless told otherwise, on the model that training started from."""
 
     name: str
     """Its name in scores and reports."""
-    task: Literal["generation", "perplexity"]
+    task: Literal["generation", "perplexity", "lm_eval"]
     """What is done with the examples."""
     data: Sources | None = None
     """Its examples; the eval split by default."""
@@ -124,6 +147,8 @@ class EvaluationTask(Section):
     """Perplexity: tokens by which the window moves on."""
     slice_by: str | None = None
     """A data column: scores are also given for each of its values."""
+    lm_eval: HarnessSection | None = None
+    """With `task: lm_eval`: what lm-evaluation-harness is asked for."""
     answer: str | None = None
     """How the answer is found in the text: last_number, boxed, `after:####`, `regex:PATTERN`, …"""
 
