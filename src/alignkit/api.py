@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from alignkit import launch, methods, preflight
 from alignkit import recipe as recipes
 from alignkit.errors import Problem, UserError
+from alignkit.examples import recognised
 from alignkit.recipe import EvaluationTask, Recipe
 from alignkit.runs import Run
 
@@ -30,9 +31,16 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], sets: Sequence[str] = ()
     return methods.load_recipe(recipe, sets, method)
 
 
-def check(recipe: Recipe) -> None:
-    """Raise a UserError with everything that the recipe's files alone can tell to be wrong. Imports no torch."""
-    preflight.require(recipe, methods.get(recipe.method).shapes)
+def check(recipe: Recipe) -> list[tuple[str, str, str]]:
+    """How each local source is read: (field, source, layout), once nothing is wrong with it. Imports no torch.
+
+    Raises:
+        UserError: with everything that the recipe's files alone can tell to be wrong.
+    """
+    shapes = methods.get(recipe.method).shapes
+    preflight.require(recipe, shapes)
+    found = recognised(recipe, shapes)
+    return [(field, source.path or f"generate:{source.generate}", layout.name) for field, source, layout in found]
 
 
 def evaluate(

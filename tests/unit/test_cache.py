@@ -40,10 +40,7 @@ def test_broken_notes_on_files_are_ignored(text: str, tmp_path: Path, own_cache:
 
 @pytest.mark.parametrize("damage", ["content", "meta"])
 def test_a_damaged_entry_is_not_read(damage: str) -> None:
-    with cache.new_folder() as (folder, _):
-        (folder / "train.arrow").write_bytes(b"tokens")
-        cache.write_meta(folder, {"counts": {}, "template": {}})
-        place = cache.publish(folder, "key")
+    place = prepared("key")
     assert cache.find("key") is not None
     if damage == "content":
         (place / "train.arrow").write_bytes(b"\0" * 6)  # as long as it was
@@ -51,3 +48,20 @@ def test_a_damaged_entry_is_not_read(damage: str) -> None:
         (place / cache.META).write_text('{"sums": {}}')
     assert cache.find("key") is None
     assert not place.exists()
+
+
+def prepared(key: str) -> Path:
+    with cache.new_folder() as (folder, _):
+        (folder / "train.arrow").write_bytes(b"tokens")
+        cache.write_meta(folder, {"counts": {}, "template": {}})
+        return cache.publish(folder, key)
+
+
+def test_prepared_data_goes_once_nothing_has_read_it_for_long() -> None:
+    for key in ("old", "used"):
+        place = prepared(key)
+        os.utime(place / cache.META, (1e9, 1e9))
+        assert key == "old" or cache.find("used") is not None  # being read makes it young again
+    prepared("new")
+    assert cache.find("old") is None
+    assert cache.find("used") is not None and cache.find("new") is not None

@@ -42,3 +42,13 @@ def test_a_request_to_stop_while_the_libraries_load() -> None:
     with pytest.raises(Interrupted, match="SIGTERM"), launch._stoppable():
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_check_says_how_each_source_is_read(write_jsonl, tiny_recipe) -> None:
+    path = write_jsonl([{"instruction": "Add 1 and 2", "input": "", "output": "3"}])
+    tiny_recipe["data"]["train"] = [{"path": str(path)}, {"generate": "addition"}]
+    sources = api.check(api.load_recipe(tiny_recipe))
+    assert sources == [
+        ("data.train.0", str(path), "alpaca"),
+        ("data.train.1", "generate:addition", "prompt_completion"),
+    ]

@@ -45,11 +45,13 @@ def check(recipe: RecipeArgument, set_: SetOption = None, as_json: JsonOption = 
     from alignkit import api
 
     loaded = api.load_recipe(recipe, set_ or ())
-    api.check(loaded)
+    sources = api.check(loaded)
     if as_json:
         typer.echo(json.dumps(loaded.resolved(), indent=2, default=str))
     else:
         typer.echo(f"{recipe}: a valid {loaded.method} recipe")
+        for field, source, layout in sources:
+            typer.echo(f"  {field}: {source}, read as {layout}")
 
 
 @app.command()

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 META = "meta.json"
+DAYS_UNUSED = 60
+"""Prepared data that nothing has read for so long is removed when something new is prepared."""
 RACY_NS = 2 * 10**9  # a file this young may change again within its modification time's resolution
 
 
@@ -108,10 +110,12 @@ def new_folder() -> Iterator[tuple[Path, bool]]:
 
 
 def _sweep(prepared: Path) -> None:
-    """Remove what runs that were killed a day ago or more left half built."""
-    for folder in prepared.glob(".*"):
+    """Remove what runs that were killed a day ago or more left half built, and what nothing has read for long."""
+    for folder in prepared.iterdir():
         with contextlib.suppress(OSError):
-            if time.time() - folder.stat().st_mtime > 24 * 3600:
+            half_built = folder.name.startswith(".")
+            age = time.time() - (folder if half_built else folder / META).stat().st_mtime
+            if age > (1 if half_built else DAYS_UNUSED) * 24 * 3600:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -151,6 +155,8 @@ def find(key: str) -> tuple[Path, dict[str, Any]] | None:
         meta = json.loads((folder / META).read_text())
         whole = {"counts", "template"} <= meta.keys() and meta["sums"]
         if whole and all(_sum(folder / name) == known for name, known in meta["sums"].items()):
+            with contextlib.suppress(OSError):
+                os.utime(folder / META)  # used today: see _sweep
             return folder, meta
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass

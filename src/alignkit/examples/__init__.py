@@ -3,7 +3,7 @@
 from alignkit.examples.files import local_files
 from alignkit.examples.generate import GENERATORS, generated_rows
 from alignkit.examples.layouts import LAYOUTS, Layout, plain_text, recognise
-from alignkit.examples.precheck import at_field, precheck
+from alignkit.examples.precheck import at_field, precheck, recognised
 from alignkit.examples.sources import examples_of, iter_rows, read_source
 from alignkit.examples.types import SHAPES, Dropped, Example, Row
 
@@ -24,4 +24,5 @@ __all__ = [
     "precheck",
     "read_source",
     "recognise",
+    "recognised",
 ]

@@ -16,6 +16,7 @@ from alignkit.examples.sources import SAMPLE, iter_rows
 from alignkit.examples.types import Dropped, Row
 
 if TYPE_CHECKING:
+    from alignkit.examples.layouts import Layout
     from alignkit.recipe import Recipe
     from alignkit.recipe.sections import Source
 
@@ -46,6 +47,13 @@ def precheck(recipe: Recipe, shapes: Sequence[str], byte_budget: int = BYTE_BUDG
         found = check_source(source, recipe.base_dir, wanted, byte_budget // max(1, len(sources)))
         problems += at_field(recipe, field, found)
     return problems
+
+
+def recognised(recipe: Recipe, shapes: Sequence[str]) -> Iterator[tuple[str, Source, Layout]]:
+    """(field, source, layout) of each local or generated source, by its first rows. Once `precheck` finds nothing."""
+    for field, source, wanted in _sources(recipe, shapes):
+        if local_files(source, recipe.base_dir) is not None:
+            yield field, source, recognise(list(islice(iter_rows(source, recipe.base_dir), SAMPLE)), source, wanted)
 
 
 def at_field(recipe: Recipe, field: str, problems: Iterable[Problem]) -> list[Problem]:
