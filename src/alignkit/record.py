@@ -14,7 +14,9 @@ import torch
 
 from alignkit.launch import Job
 from alignkit.methods.base import Stage
+from alignkit.model_folders import weights_fingerprint
 from alignkit.models import count_parameters
+from alignkit.models.start import recipe_start
 from alignkit.recipe import dump
 from alignkit.runs import git_state
 from alignkit.trainers import Progress
@@ -42,6 +44,7 @@ def write_beginnings(job: Job, stage: Stage, resume: str) -> None:
             "data": data.counts,
             "fingerprints": {
                 "recipe": recipe.fingerprint(),
+                "base": _base_fingerprint(job),
                 "data": data.fingerprint,
                 "template": None if data.template is None else data.template.template_fingerprint,
             },
@@ -57,6 +60,12 @@ def write_beginnings(job: Job, stage: Stage, resume: str) -> None:
         }
     )
     run.write_state("started", resume=resume)
+
+
+def _base_fingerprint(job: Job) -> str | None:
+    """Of the full model that training starts from, so that a merge can tell whether it still has that one."""
+    start = recipe_start(job.recipe, job.start)
+    return None if start is None else weights_fingerprint(start.base, start.base_revision)
 
 
 def _hardware(stage: Stage) -> dict[str, Any]:

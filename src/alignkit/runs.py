@@ -26,6 +26,7 @@ OWN_ENTRIES = (
     "metrics.jsonl",
     "checkpoints",
     "model",
+    "merged",
     "evaluation",
     "report.html",
     "report.md",
@@ -73,6 +74,10 @@ class Run:
     @property
     def model_dir(self) -> Path:
         return self.path / "model"
+
+    @property
+    def merged_dir(self) -> Path:
+        return self.path / "merged"
 
     @property
     def evaluation_dir(self) -> Path:

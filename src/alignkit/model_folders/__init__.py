@@ -6,6 +6,7 @@ that the files alone can tell.
 """
 
 from alignkit.model_folders.check import check_model
+from alignkit.model_folders.fingerprint import weights_fingerprint
 from alignkit.model_folders.folders import BASE, ModelFolder, describe_folder, find_template, has_tokenizer
 from alignkit.model_folders.names import PACKAGED, TOKENIZERS, is_hub_id, model_place, result_folder, start_of
 
@@ -22,4 +23,5 @@ __all__ = [
     "model_place",
     "result_folder",
     "start_of",
+    "weights_fingerprint",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +30,15 @@ def save_result(
     tokenizer: PreTrainedTokenizerBase,
     folder: str | Path,
     state_dict: dict[str, torch.Tensor] | None = None,
+    *,
+    max_shard_size: str | None = None,
 ) -> None:
     """Write a full model or an adapter, with tokenizer and generation config, as safetensors into `folder`.
 
     Everything is written beside it first, so that `folder` is complete or absent; an older one is replaced. An adapter
     names its base by absolute path or Hub id; a base that exists nowhere else is saved as `folder/base`. `state_dict`
-    is the gathered one where the weights are sharded; then only the main process calls this.
+    is the gathered one where the weights are sharded; then only the main process calls this. `max_shard_size` ("5GB")
+    cuts a full model into several files.
     """
     folder = Path(folder).absolute()
     partial = folder.with_name(folder.name + ".partial")
@@ -44,7 +48,8 @@ def save_result(
         _save_adapter(model, folder, partial, state_dict)
     else:
         _sane_generation_config(model)
-        model.save_pretrained(partial, state_dict=state_dict)
+        shards = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
+        model.save_pretrained(partial, state_dict=state_dict, **shards)
     tokenizer.save_pretrained(partial)
     if folder.exists():
         shutil.rmtree(folder)
@@ -98,6 +103,9 @@ def load_result(
     *,
     revision: str | None = None,
     quantization: dict[str, Any] | None = None,
+    dequantize: bool = False,
+    base: str | None = None,
+    base_revision: str | None = None,
     trust_remote_code: bool = False,
     use_safetensors: bool = True,
     attn_implementation: str | None = None,
@@ -105,13 +113,16 @@ def load_result(
     """Load a run's result, a model folder, an adapter folder (with its base) or a Hub id, ready to evaluate.
 
     With `precision` the weights take its `frozen_dtype`; without, the type they were saved in, or float32 where the
-    device computes no bfloat16. `quantization` holds BitsAndBytesConfig's fields. Raises UserError.
+    device computes no bfloat16. `quantization` holds BitsAndBytesConfig's fields; with `dequantize` its weights are
+    brought back to floating point, rounded as they are. `base` is where an adapter's base lies now. Raises UserError.
     """
 
     def complain(field: str | None, message: str, hint: str | None = None) -> Problem:
         return Problem(message, field=field, hint=hint)
 
     start = resolve_start(str(folder), revision, complain)
+    if base is not None:
+        start = replace(start, base=base, base_revision=base_revision)
     device = precision.device if precision is not None else choose_device()
     dtype: Any = precision.frozen_dtype if precision is not None else "auto"
     options: dict[str, Any] = {
@@ -127,6 +138,8 @@ def load_result(
     model: Any = load_base(start, head, complain, **options)
     if dtype == "auto" and model.dtype != torch.float32 and not computes_bfloat16(device) and quantization is None:
         model = model.float()
+    if dequantize and getattr(model, "hf_quantizer", None) is not None:
+        model = model.dequantize()
     if start.adapter is not None:
         model = load_adapter(model, start, complain, is_trainable=False)
     tokenizer = load_tokenizer(complain, start.tokenizer, start.tokenizer_revision, trust_remote_code)
