@@ -55,7 +55,7 @@ def train(
         RunFailed: the run went wrong; the folder's state says so.
         Interrupted: stopped by a signal, after a checkpoint.
     """
-    _set_environment()
+    set_environment()
     run = Run(recipe.output_dir)
     if resume and overwrite:
         raise UserError("--resume goes on with a run and --overwrite replaces it; give one of the two")
@@ -87,7 +87,7 @@ def evaluate(
     Raises:
         UserError: something the user can mend.
     """
-    _set_environment()
+    set_environment()
     folder = Path(target.output_dir) if isinstance(target, Recipe) else out_dir or Path.cwd()
     if isinstance(target, Recipe) and Run(folder).state == "running":
         raise UserError(Problem("another process is writing this run", folder, field="output_dir"))
@@ -126,7 +126,8 @@ def _stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _set_environment() -> None:
+def set_environment() -> None:
+    """What the libraries read from the environment when they are imported."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 

@@ -2,6 +2,7 @@
 
 from alignkit.data.collate import PackedRows
 from alignkit.data.exactness import packing_leak, require_exact_packing
+from alignkit.data.heads import LabelledPrepared, prepare_labelled
 from alignkit.data.prepare import Prepared, Settings, prepare, prepare_language_modeling
 from alignkit.data.render import Rendered, Renderer, Renders
 from alignkit.data.rows import RenderedRow, RowStore
@@ -9,6 +10,7 @@ from alignkit.data.templates import ChatTemplate, MaskingInfo
 
 __all__ = [
     "ChatTemplate",
+    "LabelledPrepared",
     "MaskingInfo",
     "PackedRows",
     "Prepared",
@@ -20,6 +22,7 @@ __all__ = [
     "Settings",
     "packing_leak",
     "prepare",
+    "prepare_labelled",
     "prepare_language_modeling",
     "require_exact_packing",
 ]

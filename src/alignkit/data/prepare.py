@@ -207,6 +207,7 @@ def _fingerprint(
             "shapes": shapes,
             "seed": recipe.seed,
             "eval_fraction": recipe.data.eval_fraction,
+            "split_seed": recipe.data.split_seed,
             "stopping_strategy": recipe.data.stopping_strategy,
             "sources": {
                 part: [
@@ -304,7 +305,8 @@ class _Build:
     # ------------------------------------------------------------------ splitting, mixing, writing
     def hold_out(self, store: Store) -> tuple[np.ndarray, np.ndarray]:
         assert self.recipe.data is not None and self.recipe.data.eval_fraction is not None
-        split = self.settings.hold_out(store, self.recipe.data.eval_fraction, self.recipe.seed)
+        seed = self.recipe.seed if self.recipe.data.split_seed is None else self.recipe.data.split_seed
+        split = self.settings.hold_out(store, self.recipe.data.eval_fraction, seed)
         if split is None:
             message = f"{len(store)} usable rows, all alike, can't be split into training and eval rows"
             raise UserError(self.recipe.problem("data.eval_fraction", message, "name eval sources with data.eval"))

@@ -12,7 +12,7 @@ from transformers import set_seed
 
 from alignkit.errors import Problem, UserError
 from alignkit.evaluation.scores import Score
-from alignkit.evaluation.split import eval_split
+from alignkit.evaluation.split import eval_split, train_split
 from alignkit.evaluation.stage import Say
 from alignkit.evaluation.tasks import evaluate_tasks
 from alignkit.models import build_model, build_tokenizer, choose_precision, load_result
@@ -73,6 +73,7 @@ def evaluate_run(
             precision=precision,
             problem=recipe.problem,
             fields=list(wanted),
+            train_examples=train_split(recipe, prepared),
         )
 
     scores = [] if tuned_model is None else evaluate(tuned_model, TUNED)
@@ -155,7 +156,7 @@ def evaluate_target(
         say(f"{run_dir} holds no trained model: the model that training would start from is scored")
         tokenizer = build_tokenizer(recipe, start=start)
     held_out = recipe.data is not None and recipe.data.eval_fraction is not None
-    needed = held_out and any(task.data is None for task in recipe.tasks())
+    needed = held_out and any(task.data is None or task.task == "classification" for task in recipe.tasks())
     prepared = prepare(tokenizer) if needed and prepare is not None else None
     return evaluate_run(
         recipe,

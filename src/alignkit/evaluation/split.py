@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from alignkit.recipe import Recipe
 
 EvalSplit = Callable[[Sequence[str]], list[Example]]
-"""Shapes (the best first) -> the eval split's examples of these shapes."""
+"""Shapes (the best first) -> a split's examples of these shapes."""
 
 
 def eval_split(recipe: Recipe, prepared: Prepared | None) -> EvalSplit | None:
@@ -28,6 +28,18 @@ def eval_split(recipe: Recipe, prepared: Prepared | None) -> EvalSplit | None:
         return None
     held = _ids(prepared)
     return lambda shapes: _held_out(recipe, shapes, held)
+
+
+def train_split(recipe: Recipe, prepared: Prepared | None) -> EvalSplit | None:
+    """How to get the examples that training learns from; None where it has none, or which they are is not known."""
+    if recipe.data is None or recipe.data.streaming:
+        return None
+    if recipe.data.eval_fraction is None:
+        return lambda shapes: _read(recipe, "train", shapes)
+    if prepared is None or prepared.eval is None:
+        return None
+    held = _ids(prepared)
+    return lambda shapes: [example for example in _read(recipe, "train", shapes) if example.id not in held]
 
 
 def _read(recipe: Recipe, part: str, shapes: Sequence[str]) -> list[Example]:

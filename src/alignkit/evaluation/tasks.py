@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import Problem, UserError
-from alignkit.evaluation import generation, harness, perplexity
+from alignkit.evaluation import classification, generation, harness, perplexity
 from alignkit.evaluation.scores import Score, write_scores
 from alignkit.evaluation.split import EvalSplit
 from alignkit.evaluation.stage import Say, Stage
@@ -22,6 +22,7 @@ TaskFunction = Callable[["EvaluationTask", Stage], list[Score]]
 TASKS: dict[str, TaskFunction] = {
     "generation": generation.evaluate,
     "perplexity": perplexity.evaluate,
+    "classification": classification.evaluate,
     "lm_eval": harness.evaluate,
 }
 """A task is a function of one file; it takes its section of the recipe and a Stage, and returns its scores."""
@@ -42,6 +43,7 @@ def evaluate_tasks(
     precision: Precision | None = None,
     problem: Callable[[str, str, str | None], Problem] | None = None,
     fields: Sequence[str] | None = None,
+    train_examples: EvalSplit | None = None,
 ) -> list[Score]:
     """Run `tasks` on one model and merge their scores into out_dir/scores.json.
 
@@ -50,13 +52,16 @@ def evaluate_tasks(
         eval_examples: the eval split, for tasks without data of their own; or a function from shapes to it.
         problem: makes a recipe's problem of (field, message, hint).
         fields: where in the recipe each task stands; `evaluation.0`, … by default.
+        train_examples: what the model was trained on, for simple models fitted on the same; from shapes to it.
 
     Raises:
         UserError: a task's settings or data can't be used.
         RunFailed: a score is not a finite number, or memory ran out on a single item.
     """
     split = eval_examples if eval_examples is None or callable(eval_examples) else lambda _: list(eval_examples)
-    stage = Stage(model, tokenizer, model_label, out_dir, base_dir, seed, say, loss_on, split, precision)
+    stage = Stage(
+        model, tokenizer, model_label, out_dir, base_dir, seed, say, loss_on, split, precision, train_examples
+    )
     scores: list[Score] = []
     for field, task in zip(fields or [f"evaluation.{number}" for number in range(len(tasks))], tasks, strict=True):
         try:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # The command, which is also the module in this package and the recipe's `method` -> what it does.
 SUMMARIES = {
+    "classify": "Classifiers of texts or tokens: encoders or decoders, full or LoRA.",
     "sft": "Supervised fine-tuning of a causal language model: full, LoRA or QLoRA.",
 }
 

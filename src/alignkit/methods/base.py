@@ -54,6 +54,8 @@ class Method:
     config: str  # the upstream config class of `training:`, as module:name
     prepare: Callable[[Stage], Prepared]
     build_trainer: Callable[[Stage], Trainer]
+    answers: str = "completions"
+    """What its result gives for a text, in the words of `alignkit predict`: completions, labels, rewards."""
     build_model: Callable[[Stage], Any] = build_start
     finish: Callable[[Stage, Any], None] = nothing_more
     """(stage, trainer), once the result is saved: checks it, or writes what stands beside it. May raise RunFailed."""

@@ -93,6 +93,37 @@ def matthews_correlation(
     return Measurement("matthews_correlation", VERSION, True, statistics, _matthews, item_formula=_is_right)
 
 
+def class_measurements(predictions: Sequence[Hashable], references: Sequence[Hashable]) -> list[Measurement]:
+    """Accuracy, macro and weighted F1 and Matthews' correlation of one label an item."""
+    labels = set(predictions) | set(references)
+    return [
+        accuracy(predictions, references),
+        f1_macro(predictions, references, labels=labels),
+        f1_weighted(predictions, references, labels=labels),
+        matthews_correlation(predictions, references, labels=labels),
+    ]
+
+
+def _f1_micro(sums: np.ndarray) -> np.ndarray:
+    said, expected, right = (part.sum(axis=-1) for part in np.split(sums, 3, axis=-1))
+    return divide(2 * right, said + expected)
+
+
+def label_measurements(said: np.ndarray, expected: np.ndarray) -> list[Measurement]:
+    """Of several labels an item: accuracy (the whole set is right), and F1 over labels: macro, micro and weighted.
+
+    `said` and `expected` have shape (items, labels), true where a label holds.
+    """
+    said, expected = np.asarray(said, dtype=bool), np.asarray(expected, dtype=bool)
+    statistics = np.concatenate([said, expected, said & expected], axis=1).astype(float)
+    whole = (said == expected).all(axis=1)
+    formulas = {"f1_macro": _f1_macro, "f1_micro": _f1_micro, "f1_weighted": _f1_weighted}
+    return [
+        mean_of("accuracy", whole, f"labels:set|{VERSION}", right_or_wrong=True),
+        *(Measurement(name, f"labels:set|{VERSION}", True, statistics, f) for name, f in formulas.items()),
+    ]
+
+
 def per_class(predictions: Sequence[Hashable], references: Sequence[Hashable]) -> dict[Hashable, dict[str, float]]:
     """Precision, recall, F1 and support of each class; 0 where one is undefined."""
     labels, statistics = _counts(predictions, references)
@@ -195,3 +226,35 @@ def two_columns(probabilities: np.ndarray) -> np.ndarray:
     """Probabilities of shape (items, classes), also from the positive class alone."""
     probabilities = np.asarray(probabilities, dtype=float)
     return np.stack([1 - probabilities, probabilities], axis=1) if probabilities.ndim == 1 else probabilities
+
+
+def label_roc_auc(probabilities: np.ndarray, expected: np.ndarray) -> RankMeasurement:
+    """Area under the ROC curve of several labels an item, averaged over the labels that some items have and some not.
+
+    `probabilities` and `expected` (true where a label holds) have shape (items, labels).
+    """
+    probabilities, expected = np.asarray(probabilities, dtype=float), np.asarray(expected, dtype=bool)
+    statistics = np.zeros((len(expected), 1))
+    signature = f"classes:labels-macro|{VERSION}"
+    return RankMeasurement(
+        "roc_auc", signature, True, statistics, lambda s: s[..., 0], scores=probabilities, positive=expected
+    )
+
+
+def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> list[dict[str, float]]:
+    """A reliability diagram's points (Guo et al. 2017, fig. 1): of each bin that has items, its bounds, how many they
+    are, their mean confidence, and how many are right. Both arguments have shape (items,)."""
+    place = np.clip(np.ceil(np.asarray(confidence) * bins).astype(int) - 1, 0, bins - 1)
+    found = []
+    for number in np.unique(place).tolist():
+        chosen = place == number
+        found.append(
+            {
+                "low": number / bins,
+                "high": (number + 1) / bins,
+                "n": int(chosen.sum()),
+                "confidence": float(confidence[chosen].mean()),
+                "right": int(right[chosen].sum()),
+            }
+        )
+    return found

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from alignkit.errors import UserError
+from alignkit.models.heads import head_modules
 from alignkit.models.upstream import Complain, raised_upstream, shortened
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def new_adapter(recipe: Recipe, base: PreTrainedModel, head: str, revision: str 
     assert recipe.adapter is not None
     fields = {"peft_type": "LORA", **recipe.adapter.arguments()}
     kind = fields.pop("peft_type")
+    if head != "causal_lm":  # PEFT itself knows heads by two names only; others it would neither train nor save
+        fields["modules_to_save"] = sorted({*(fields.get("modules_to_save") or ()), *head_modules(base)})
     try:
         config = PEFT_TYPE_TO_CONFIG_MAPPING[kind](**{"task_type": _TASK_TYPES[head], **fields})
         model = get_peft_model(base, config, revision=revision)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import torch
 from alignkit.errors import UserError
 from alignkit.model_folders import describe_folder
 from alignkit.models.adapters import continue_adapter, keep_trainable_weights, merge_adapter, new_adapter
+from alignkit.models.heads import draw_head, remember_fresh
 from alignkit.models.precision import Precision
 from alignkit.models.stack import refuse_unless_plain, stack_adapter
 from alignkit.models.start import Start, recipe_start, start_field
@@ -29,6 +31,9 @@ _AUTO_CLASSES = {
     "token_classification": "AutoModelForTokenClassification",
 }
 
+_HEAD_SHAPE = ("id2label", "label2id", "problem_type")
+"""What of a config decides how a head is built; its further fields are noted once it stands."""
+
 
 def build_model(
     recipe: Recipe,
@@ -39,24 +44,35 @@ def build_model(
     *,
     start: str | Path | None = None,
     notes: list[str] | None = None,
+    head_config: Mapping[str, Any] | None = None,
+    new_head: bool = False,
 ) -> PreTrainedModel | Any:
     """Build the model that training starts from: a PreTrainedModel, or a PeftModel where there is an adapter.
 
     `start` replaces `model.model_name_or_path` (the trained result of `model.from_recipe`). Seed before calling: a new
     adapter, a new head and `init: random` draw from torch's generator. What the user should know goes to `notes`
-    (default: `precision.notes`). Raises UserError for a model that is missing, unreachable, broken or of a wrong kind.
+    (default: `precision.notes`). `head_config` holds fields of the model's config that shape its head (`id2label`,
+    `problem_type`, …); with `new_head` a head that the checkpoint has is drawn anew. Raises UserError for a model that
+    is missing, unreachable, broken or of a wrong kind.
     """
     notes = precision.notes if notes is None else notes
     found = recipe_start(recipe, start)
     adapted = recipe.adapter is not None or (found is not None and found.adapter is not None)
     dtype = precision.frozen_dtype if adapted else precision.trainable_dtype
-    extra = {} if num_labels is None else {"num_labels": num_labels}
+    shape = {name: value for name, value in (head_config or {}).items() if name in _HEAD_SHAPE}
+    extra = {**({} if num_labels is None else {"num_labels": num_labels}), **shape}
     if found is None:
         base = _random_model(recipe, tokenizer, precision, dtype, head, extra)
     else:
         complain = complain_about(recipe, start_field(recipe, start))
         options = _load_options(recipe, precision, found, dtype)
+        if new_head:
+            options["ignore_mismatched_sizes"] = True
         base = load_base(found, head, complain, **options, **extra)
+        if new_head:
+            draw_head(base)
+    for name, value in (head_config or {}).items():
+        setattr(base.config, name, value)
     _match_vocabulary(recipe, base, tokenizer, notes)
     settle_token_ids(base, tokenizer)
     model = _with_adapter(recipe, base, found, head, start)
@@ -81,7 +97,10 @@ def auto_class(head: Head) -> Any:
 def load_base(start: Start, head: Head, complain: Complain, **options: Any) -> PreTrainedModel:
     """`from_pretrained` of the start's base model, with what it raises turned into a UserError."""
     with raised_upstream(complain, start.base):
-        model = auto_class(head).from_pretrained(start.base, revision=start.base_revision or "main", **options)
+        model, found = auto_class(head).from_pretrained(
+            start.base, revision=start.base_revision or "main", output_loading_info=True, **options
+        )
+    remember_fresh(model, found["missing_keys"])
     for module in model.modules():
         # On CPUs with AVX512-BF16, bitsandbytes (0.50) repacks 4-bit weights for inference at the first forward in
         # eval mode: layers whose width is no multiple of 32 fail there, and training cannot go on afterwards.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import AutoConfig
 
 from alignkit.errors import Problem
 from alignkit.model_folders import BASE
@@ -69,6 +70,8 @@ def _save_adapter(model: Any, folder: Path, partial: Path, state_dict: dict[str,
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Could not find a config file")  # of a base out of reach, or not moved yet
         model.save_pretrained(partial, selected_adapters=["default"], state_dict=state_dict)
+    if config.task_type != "CAUSAL_LM":
+        base.config.save_pretrained(partial)  # the labels: an adapter's own config has no room for them
     if stacked:
         join_adapters(partial, stacked)
 
@@ -135,6 +138,8 @@ def load_result(
     if quantization is not None:
         settled = precision or evaluation_precision(device, computes_bfloat16(device))
         options["quantization_config"] = quantization_config(quantization, settled, complain)
+    if start.adapter is not None and head != "causal_lm" and (Path(start.adapter) / "config.json").is_file():
+        options["config"] = AutoConfig.from_pretrained(start.adapter, trust_remote_code=trust_remote_code)
     model: Any = load_base(start, head, complain, **options)
     if dtype == "auto" and model.dtype != torch.float32 and not computes_bfloat16(device) and quantization is None:
         model = model.float()

@@ -91,6 +91,8 @@ class DataSection(Section):
     """The sources of the eval split."""
     eval_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Hold out this share of the training examples as the eval split, instead of `eval`."""
+    split_seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    """Which examples `eval_fraction` holds out (default: the recipe's `seed`); with it, other seeds share one split."""
     loss_on: Literal["assistant", "completion", "all"] | None = None
     """Which tokens are learnt. By default the assistant's in chats, the completion of a prompt, all of a plain text."""
     streaming: bool = False
@@ -127,7 +129,7 @@ class EvaluationTask(Section):
 
     name: str
     """Its name in scores and reports."""
-    task: Literal["generation", "perplexity", "lm_eval"]
+    task: Literal["generation", "perplexity", "classification", "lm_eval"]
     """What is done with the examples."""
     data: Sources | None = None
     """Its examples; the eval split by default."""

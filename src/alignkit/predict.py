@@ -1,0 +1,241 @@
+"""`alignkit predict`: what a result answers to each row of a file, as JSON lines; a stream, however long the file is.
+
+What kind of result it is decides who answers: see `PREDICTORS`. Everything else (reading, blocks, resuming, progress)
+is the same for all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import chain, islice
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from alignkit import launch, methods
+from alignkit.console import Voice, logged_to, redirect_libraries
+from alignkit.errors import Problem, UserError
+from alignkit.examples import Row, iter_rows, local_files
+from alignkit.examples.labels import TEXT_COLUMNS, TOKEN_COLUMNS
+from alignkit.model_folders import describe_folder
+from alignkit.recipe import Head, Recipe, Source
+
+BLOCK = 1024
+"""Rows answered together: they are sorted by length, answered in batches, written, and forgotten."""
+PATIENCE = 5.0  # seconds between two lines of progress
+CHECKED = 2000  # rows that are checked before anything heavy is imported
+
+
+class Predictor(Protocol):
+    """A loaded result. `answer` takes what a kind's `asks` made of rows, and gives an object for each, in order."""
+
+    def answer(self, asked: Sequence[Any]) -> list[dict[str, Any]]: ...
+
+
+@dataclass(frozen=True)
+class Result:
+    """A result to ask: its model folder (or a Hub id), what it answers with and has on top, and its run's recipe."""
+
+    model: str
+    kind: str
+    head: Head = "causal_lm"
+    recipe: Recipe | None = None
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """How the training data's columns were named: our word -> theirs."""
+        data = None if self.recipe is None else self.recipe.data
+        return {} if data is None else dict(data.train[0].columns)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How results of one kind are asked.
+
+    `asks`: for a result, the function that makes of a row what is asked; it raises a UserError with file and line for a
+    row that can't be asked, and imports nothing heavy. `module`: has `load(result) -> Predictor`.
+    """
+
+    asks: Callable[[Result], Callable[[Row], Any]]
+    module: str
+
+
+# ---------------------------------------------------------------------- the command
+def predict(result: str, file: str | Path, out: Path | None = None, *, overwrite: bool = False) -> int:
+    """Write an answer a row of `file` to `out`, or to stdout; returns how many. An interrupted `out` is gone on with.
+
+    Raises:
+        UserError: no such result or file, or a row that the result can't answer.
+    """
+    launch.set_environment()
+    asked = find_result(result)
+    kind = PREDICTORS[asked.kind]
+    source = Source(path=str(file))
+    files = local_files(source, Path.cwd())
+    if files is None:
+        raise UserError(Problem("no such file", file=str(file)))
+    ask = kind.asks(asked)
+    rows: Iterator[tuple[Row, Any]] = ((row, ask(row)) for row in iter_rows(source, Path.cwd()))
+    head = list(islice(rows, CHECKED))  # what is wrong near the top is said before torch is imported
+    with _writer(out, _fingerprint(asked, files), overwrite=overwrite) as writer, logged_to(Path(os.devnull)):
+        say = Voice()
+        say(f"loading {asked.model}")
+        module: Any = import_module(kind.module)
+        redirect_libraries()
+        import_module("transformers.utils.logging").disable_progress_bar()
+        predictor: Predictor = module.load(asked)
+        say.release()
+        return _stream(predictor, chain(head, rows), writer, say)
+
+
+def _stream(predictor: Predictor, rows: Iterator[tuple[Row, Any]], writer: _Writer, say: Voice) -> int:
+    for _ in range(writer.done):
+        next(rows, None)
+    began = spoken = time.monotonic()
+    first = writer.done
+    if first:
+        say(f"going on after {first:,} rows that were answered before")
+    while block := list(islice(rows, BLOCK)):
+        answers = predictor.answer([asked for _, asked in block])
+        writer.write([{"id": row.id, **answer} for (row, _), answer in zip(block, answers, strict=True)])
+        if time.monotonic() - spoken > PATIENCE:
+            spoken = time.monotonic()
+            say(f"{writer.done:,} rows, {(writer.done - first) / (spoken - began):,.0f} a second")
+    seconds = time.monotonic() - began
+    say(f"{writer.done:,} rows in {seconds:,.1f} s ({(writer.done - first) / max(seconds, 1e-9):,.0f} a second)")
+    return writer.done
+
+
+# ---------------------------------------------------------------------- what is asked
+def find_result(name: str) -> Result:
+    """A run folder, a model or adapter folder, or a Hub id, and what it answers with. Raises UserError."""
+    folder = Path(name)
+    if not folder.is_dir():
+        if folder.exists() or name.startswith((".", "/", "~")):
+            raise UserError(Problem("no such run or model folder", file=name))
+        return Result(name, "labels", "sequence_classification")
+    if (folder / "recipe.yaml").is_file():
+        if not (folder / "model").is_dir():
+            message = "the run has no result yet"
+            raise UserError(
+                Problem(message, file=name, hint="train it to its end: --resume goes on with a stopped run")
+            )
+        recipe = methods.load_for_evaluation(folder / "recipe.yaml")
+        return Result(str(folder / "model"), _known(methods.get(recipe.method).answers, name), recipe.head, recipe)
+    described = describe_folder(folder)
+    if described.problems:
+        raise UserError([Problem(message, file=name) for message in described.problems])
+    head = _head(described.config)
+    return Result(str(described.path), _known("completions" if head == "causal_lm" else "labels", name), head)
+
+
+def _head(config: Mapping[str, Any]) -> Head:
+    """What a model, or an adapter, has on top, by its config."""
+    task = str(config.get("task_type") or next(iter(config.get("architectures") or ()), ""))
+    if task == "TOKEN_CLS" or task.endswith("TokenClassification"):
+        return "token_classification"
+    texts = task == "SEQ_CLS" or task.endswith("SequenceClassification")
+    return "sequence_classification" if texts else "causal_lm"
+
+
+def _known(kind: str, name: str) -> str:
+    if kind not in PREDICTORS:
+        raise UserError(Problem(f"it answers with {kind}; predict knows {', '.join(PREDICTORS)}", file=name))
+    return kind
+
+
+def _fingerprint(asked: Result, files: Sequence[Path]) -> str:
+    """What tells whether half an output belongs to this question: the model's files and the file that is read."""
+    folder = Path(asked.model)
+    seen = [*files, *(sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else ())]
+    parts = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in seen]
+    return hashlib.sha256(json.dumps([asked.model, asked.kind, parts]).encode()).hexdigest()
+
+
+# ---------------------------------------------------------------------- rows to what is asked
+def _texts_or_words(asked: Result) -> Callable[[Row], Any]:
+    """A text of each row, or the words of a sentence for a tagger (of plain text, what stands between spaces)."""
+    words = asked.head == "token_classification"
+
+    def ask(row: Row) -> Any:
+        names = [asked.columns[word] for word in ("tokens", "text") if word in asked.columns]
+        names += [*TOKEN_COLUMNS, *TEXT_COLUMNS] if words else TEXT_COLUMNS
+        name = next((name for name in names if name in row.data), None)
+        if name is None:
+            have, wanted = ", ".join(map(str, row.data)), TOKEN_COLUMNS[0] if words else TEXT_COLUMNS[0]
+            raise UserError(_at(row, f"no column {wanted}; there are {have}", None))
+        value = row.data[name]
+        value = "" if value is None else value
+        if words and isinstance(value, list) and all(isinstance(word, str) for word in value):
+            return value
+        if not isinstance(value, str):
+            raise UserError(_at(row, "must be text" + (", or a list of texts" if words else ""), name))
+        return value.split() if words else value
+
+    return ask
+
+
+def _at(row: Row, message: str, column: str | None) -> Problem:
+    return Problem(message if row.line is not None else f"row {row.number}: {message}", row.origin, row.line, column)
+
+
+PREDICTORS = {"labels": Kind(_texts_or_words, "alignkit.evaluation.predictor")}
+"""What a result answers with (a method's `answers`) -> how it is asked."""
+
+
+# ---------------------------------------------------------------------- what is written
+class _Writer:
+    """Answers as JSON lines; `done` of them stand already."""
+
+    def __init__(self, stream: IO[str], done: int = 0) -> None:
+        self.stream = stream
+        self.done = done
+
+    def write(self, answers: Sequence[Mapping[str, Any]]) -> None:
+        self.stream.write("".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers))
+        self.stream.flush()
+        self.done += len(answers)
+
+
+@contextlib.contextmanager
+def _writer(out: Path | None, fingerprint: str, *, overwrite: bool) -> Iterator[_Writer]:
+    """To stdout, or into `out`.partial, which becomes `out` when the last answer stands in it."""
+    if out is None:
+        yield _Writer(sys.stdout)
+        return
+    if out.exists() and not overwrite:
+        raise UserError(Problem("is there already", file=out, field="--out", hint="--overwrite replaces it"))
+    partial, note = out.with_name(f"{out.name}.partial"), out.with_name(f"{out.name}.partial.json")
+    done = 0
+    if partial.exists() and note.exists() and note.read_text(encoding="utf-8") == fingerprint:
+        done = _whole_lines(partial)
+    else:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(b"")
+            note.write_text(fingerprint, encoding="utf-8")
+        except OSError as error:
+            raise UserError(Problem(f"cannot write there: {error.strerror}", file=out, field="--out")) from error
+    with partial.open("a", encoding="utf-8") as stream:
+        yield _Writer(stream, done)
+    partial.replace(out)
+    note.unlink()
+
+
+def _whole_lines(path: Path) -> int:
+    """How many lines a file has; a last one that a kill cut short is taken off."""
+    done = whole = 0
+    with path.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            done, whole = done + 1, whole + len(line)
+    os.truncate(path, whole)
+    return done
