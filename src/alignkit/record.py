@@ -93,10 +93,11 @@ def say_plan(stage: Stage, trainer: Any, say: Callable[[str], None]) -> None:
     say("data: streamed" if examples is None else f"data: {examples:,} examples{dropped}{left}")
     if counts.get("tokens"):
         share = counts["supervised_tokens"] / counts["tokens"]
+        learned = f"{share:.0%} of them trained on" if share else "all of them prompts"
         packed = counts.get("packed_rows")
         rows = f", packed into {packed:,} rows ({counts['fill']:.0%} full)" if packed else ""
         cut = f", {counts['truncated']:,} examples truncated" if counts.get("truncated") else ""
-        say(f"tokens: {counts['tokens']:,}, {share:.0%} of them trained on{cut}{rows}")
+        say(f"tokens: {counts['tokens']:,}, {learned}{cut}{rows}")
     say(f"model: {total:,} parameters, {trainable:,} trained; {stage.precision.device.type}")
 
 

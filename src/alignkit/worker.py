@@ -174,7 +174,7 @@ def _require_disk(job: Job, trainer: Any) -> None:
 # ---------------------------------------------------------------------- during and after training
 def _evaluated_last(trainer: Any) -> bool:
     last = trainer.state.global_step
-    return any("eval_loss" in line and line.get("step") == last for line in trainer.state.log_history)
+    return any("eval_runtime" in line and line.get("step") == last for line in trainer.state.log_history)
 
 
 @contextlib.contextmanager

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from alignkit.data.prompts import encode_prompt, prompt_text
 from alignkit.data.templates import ChatTemplate
 from alignkit.data.turns import CannotRender
 from alignkit.errors import Problem, UserError
 from alignkit.examples import Example, plain_text
-
-REFERENCES = ("references", "reference", "answers", "answer", "solution", "target", "output", "response", "label")
-"""Columns that hold what a prompt's answer should be, in order of preference."""
+from alignkit.metrics.references import references_of
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def as_prompts(examples: Sequence[Example], tokenizer: Any) -> list[Prompt]:
             text, references, special = _prompt_of(example, chat)
         except CannotRender:
             continue
-        made.append(Prompt(example, text, _encode(tokenizer, text, special), references))
+        made.append(Prompt(example, text, encode_prompt(tokenizer, text, special), references))
     return made
 
 
@@ -49,16 +48,11 @@ def _prompt_of(example: Example, chat: ChatTemplate | None) -> tuple[str, list[s
     if chat is None:
         data = plain_text(dict(data)) if example.plain else data
     prompt, references = _split(data, example)
-    if isinstance(prompt, str):
-        return prompt, references, True
-    if chat is None:
+    if not isinstance(prompt, str) and chat is None:
         hint = "name one with model.chat_template_path"
         raise UserError(Problem("the data hold chats, and the tokenizer has no chat template", field="data", hint=hint))
-    try:
-        text = chat.text(prompt, data.get("tools"), data.get("chat_template_kwargs"), generation_prompt=True)
-    except Exception as error:  # a template is a program, and may refuse a chat in any way it likes
-        raise CannotRender(str(error)) from error
-    return text, references, False
+    text, special = prompt_text(prompt, data, chat)
+    return text, references, special
 
 
 def _split(data: Mapping[str, Any], example: Example) -> tuple[Any, list[str]]:
@@ -79,17 +73,7 @@ def _split(data: Mapping[str, Any], example: Example) -> tuple[Any, list[str]]:
             return data["prompt"], [completion]
         turns = [index for index, message in enumerate(completion) if message["role"] == "assistant"]
         return [*data["prompt"], *completion[: turns[-1]]], [_content(completion[turns[-1]])]
-    return data["prompt"], _references(data)
-
-
-def _references(data: Mapping[str, Any]) -> list[str]:
-    for column in REFERENCES:
-        value = data.get(column)
-        if isinstance(value, list) and value and all(isinstance(one, str | int | float) for one in value):
-            return [str(one) for one in value]
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
-            return [str(value)]
-    return []
+    return data["prompt"], references_of(data)
 
 
 def _content(message: Mapping[str, Any]) -> str:
@@ -97,16 +81,3 @@ def _content(message: Mapping[str, Any]) -> str:
     if isinstance(content, list):
         return "".join(part.get("text", "") for part in content)
     return content or ""
-
-
-def _encode(tokenizer: Any, text: str, special: bool) -> list[int]:
-    """Token ids as training has them before the answer: no EOS after the prompt, one BOS at most, and never nothing."""
-    ids = list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
-    eos, bos = tokenizer.eos_token_id, tokenizer.bos_token_id
-    if special and eos is not None and len(ids) > 1 and ids[-1] == eos and not text.endswith(str(tokenizer.eos_token)):
-        ids = ids[:-1]  # a tokenizer that closes each text itself
-    while bos is not None and len(ids) > 1 and ids[0] == bos and ids[1] == bos:
-        ids = ids[1:]
-    if not ids and (first := bos if bos is not None else eos) is not None:
-        ids = [first]
-    return ids

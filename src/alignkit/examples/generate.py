@@ -84,6 +84,32 @@ def addition(options: AdditionOptions) -> Iterator[dict[str, Any]]:
         yield {**_answered(f"{a}+{b}=", options.style, completion=str(a + b)), "answer": a + b}
 
 
+class SortingOptions(Options):
+    digits: int = Field(5, ge=2, le=9)
+    """How many digits there are to sort."""
+    slips: float = Field(0.0, ge=0, le=1)
+    """This share of the completions leaves repeated digits out, as a careless teacher would; `answer` never does."""
+    style: Literal["chat", "text"] = "chat"
+    """Messages of user and assistant, or plain prompt and completion."""
+
+
+def sorting(options: SortingOptions) -> Iterator[dict[str, Any]]:
+    """`35303>` answered by `03335`, the digits in order; also as a text in `answer`. No problem comes twice."""
+    if options.rows > 10**options.digits // 20:
+        message = f"at most {10**options.digits // 20} rows with {options.digits} digits"
+        raise UserError(Problem(message, field="options.rows"))
+    chance = random.Random(f"sorting:{options.seed}:{options.split}")
+    seen: set[str] = set()
+    while len(seen) < options.rows:
+        digits = f"{chance.randrange(10**options.digits):0{options.digits}d}"
+        if digits in seen or _held_out(digits) != (options.split == "test"):
+            continue
+        seen.add(digits)
+        right = "".join(sorted(digits))
+        said = "".join(sorted(set(digits))) if chance.random() < options.slips else right
+        yield {**_answered(f"{digits}>", options.style, completion=said), "answer": right}
+
+
 WORDY = ("{a}+{b}={sum}", "it is {sum}", "the sum is {sum}", "{sum}, I think")
 
 
@@ -180,6 +206,7 @@ GENERATORS = {
     "addition": Generator(AdditionOptions, addition),
     "preferences": Generator(AdditionOptions, preferences),
     "sentiment": Generator(Options, sentiment),
+    "sorting": Generator(SortingOptions, sorting),
     "tags": Generator(Options, tags),
 }
 

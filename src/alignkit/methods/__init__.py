@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 SUMMARIES = {
     "classify": "Classifiers of texts or tokens: encoders or decoders, full or LoRA.",
     "sft": "Supervised fine-tuning of a causal language model: full, LoRA or QLoRA.",
+    "grpo": "Reinforcement learning from verifiable rewards, in groups of completions (GRPO and its kin).",
+    "rloo": "Reinforcement learning with a leave-one-out baseline (RLOO).",
 }
 
 

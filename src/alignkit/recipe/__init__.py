@@ -4,6 +4,7 @@ from alignkit.recipe.base import InputPath, Section, UpstreamSection
 from alignkit.recipe.load import dump, load, load_mapping
 from alignkit.recipe.paths import local_path
 from alignkit.recipe.recipe import EVALUATION_ONLY, EvaluationRecipe, Head, Recipe
+from alignkit.recipe.rewards import OnlineRecipe, OnlineTraining, RewardSection
 from alignkit.recipe.sections import (
     AdapterSection,
     DataSection,
@@ -23,8 +24,11 @@ __all__ = [
     "Head",
     "InputPath",
     "ModelSection",
+    "OnlineRecipe",
+    "OnlineTraining",
     "QuantizationSection",
     "Recipe",
+    "RewardSection",
     "Section",
     "Source",
     "TrainingSection",

@@ -70,6 +70,14 @@ DIFFERING = (
         value_for=_sampling,
     ),
     Default(
+        section="training",
+        field="num_generations_eval",
+        classes=("GRPOConfig", "RLOOConfig"),
+        shown="`1`",
+        reason="Held-out prompts are answered once, greedily: upstream would sample `num_generations` answers to each.",
+        value=1,
+    ),
+    Default(
         section="adapter",
         field="target_modules",
         classes=("LoraConfig",),

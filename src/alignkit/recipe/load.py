@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from alignkit.errors import Problem, UserError
 from alignkit.recipe import rules, source
-from alignkit.recipe.paths import input_paths, local_path, put
+from alignkit.recipe.paths import defining_file, input_paths, local_path, put
 from alignkit.recipe.recipe import EVALUATION_ONLY, Recipe
 from alignkit.recipe.source import SET, Document, KeyPath
 from alignkit.recipe.suggest import closest
@@ -103,7 +103,7 @@ def _build(document: Document, cls: type[Recipe]) -> Recipe:
         home = _home(document, written)
         if home is None or (local := local_path(text, home)) is None:
             continue
-        if document.place(place).file == SET and not local.exists():
+        if document.place(place).file == SET and not (defining_file(local) or local).exists():
             continue
         put(document.data, written, str(local.absolute()))
         moved = True

@@ -16,13 +16,22 @@ Place = tuple[str | int, ...]
 def local_path(value: str, base_dir: Path) -> Path | None:
     """The local file, folder or glob that `value` names, or None for a Hub id.
 
-    It is local if it exists in `base_dir`, starts with `.`, `/` or `~`, or is a glob there.
+    It is local if it exists in `base_dir`, starts with `.`, `/` or `~`, or is a glob there. `FILE.py:NAME` stands for
+    what that file defines, and is as local as the file.
     """
     path = base_dir / Path(value).expanduser()
+    if (file := defining_file(path)) is not None and file.exists():
+        return path
     if value.startswith((".", "/", "~")) or path.exists():
         return path
     head = Path(*_parts_before_glob(value))
     return path if any(mark in value for mark in "*?[") and (base_dir / head).is_dir() else None
+
+
+def defining_file(path: Path) -> Path | None:
+    """The file of a `FILE.py:NAME`; None for other paths."""
+    file, colon, _ = str(path).rpartition(":")
+    return Path(file) if colon and file.endswith(".py") else None
 
 
 def _parts_before_glob(value: str) -> Iterator[str]:

@@ -185,7 +185,9 @@ class Guards(Trainer):
 
 def _take_extras(trainer: Guards | None, inputs: Any) -> list[str]:
     """Take what `Tagged` added out of a batch; count the tokens on `trainer` when one is given."""
-    if not hasattr(inputs, "pop") or isinstance(inputs, list):
+    if isinstance(inputs, list):  # rows as they are, of trainers that make their batches themselves
+        return list(dict.fromkeys(_ids(row.get(EXAMPLE_IDS)) for row in inputs if isinstance(row, dict)))
+    if not hasattr(inputs, "pop"):
         return []
     tokens = inputs.pop(TOKENS, 0)
     if trainer is not None:

@@ -168,8 +168,33 @@ class Progress(TrainerCallback):
         (self._bar.console if self._bar is not None else self.console).print(text, highlight=False, soft_wrap=True)
 
 
-SHOWN = ("loss", "eval_loss", "reward", "rewards/accuracies", "kl", "learning_rate", "tokens_per_second")
-SHORT = {"learning_rate": "lr", "tokens_per_second": "tok/s", "rewards/accuracies": "acc"}
+SHOWN = (
+    "loss",
+    "eval_loss",
+    "eval_exact_match",
+    "reward",
+    "eval_reward",
+    "rewards/accuracies",
+    "reward_std",
+    "frac_reward_zero_std",
+    "completions/mean_length",
+    "completions/clipped_ratio",
+    "entropy",
+    "kl",
+    "clip_ratio/region_mean",
+    "learning_rate",
+    "tokens_per_second",
+)
+SHORT = {
+    "learning_rate": "lr",
+    "tokens_per_second": "tok/s",
+    "rewards/accuracies": "acc",
+    "reward_std": "spread",
+    "frac_reward_zero_std": "flat",
+    "completions/mean_length": "length",
+    "completions/clipped_ratio": "cut",
+    "clip_ratio/region_mean": "clipped",
+}
 
 
 def _figures(logs: dict[str, Any]) -> list[tuple[str, str]]:

@@ -1,0 +1,82 @@
+"""What the methods share that learn from rewards for their own completions. No method itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from alignkit.errors import UserError
+from alignkit.methods.base import Stage
+from alignkit.recipe import OnlineRecipe
+
+if TYPE_CHECKING:
+    from alignkit.data import Prepared
+
+SHAPES = ("prompt_only",)
+SAMPLES = "samples.jsonl"
+
+
+def prepare(stage: Stage) -> Prepared:
+    """The prompts, tokenized, with the columns that rewards read."""
+    from alignkit.data import prepare_prompts
+
+    return prepare_prompts(stage.recipe, stage.tokenizer, say=stage.say)
+
+
+def build_trainer(stage: Stage, trainer_class: Any, *, token_level: bool = False, **extra: Any) -> Any:
+    """`trainer_class` with `trainers.online` mixed in, and the recipe's rewards loaded.
+
+    Args:
+        token_level: whether the method can use a reward for each token.
+        extra: further arguments for the trainer.
+    """
+    from alignkit.rewards.build import build_rewards
+    from alignkit.trainers.online import online
+
+    recipe, arguments = stage.recipe, stage.arguments
+    assert isinstance(recipe, OnlineRecipe) and stage.data is not None
+    _require_room(stage)
+    stage.say("loading the rewards")
+    rewards = build_rewards(recipe, stage.precision, token_level=token_level, log=stage.run.log_path, say=stage.say)
+    arguments.reward_weights = rewards.weights
+    samples = stage.run.path / SAMPLES
+    try:
+        return online(trainer_class)(
+            model=stage.model,
+            args=arguments,
+            train_dataset=stage.data.train,
+            eval_dataset=stage.data.eval,
+            processing_class=stage.tokenizer,
+            callbacks=stage.callbacks,
+            rewards=rewards,
+            answer=recipe.training.answer,
+            difficulty_sampling=recipe.training.difficulty_sampling,
+            samples_path=samples,
+            **extra,
+        )
+    except ValueError as error:  # TRL checks here what goes together
+        rewards.close()
+        raise UserError(recipe.problem("training", str(error))) from error
+    except BaseException:
+        rewards.close()
+        raise
+
+
+def _require_room(stage: Stage) -> None:
+    """The longest prompt and its completion must fit the model's context."""
+    assert stage.data is not None and stage.model is not None
+    text = stage.model.config.get_text_config(decoder=True)
+    context = getattr(text, "max_position_embeddings", None)
+    arguments: Any = stage.arguments
+    answer, longest = arguments.max_completion_length or 0, max(stage.data.train["length"])
+    if context is None or longest + answer <= context:
+        return
+    message = (
+        f"the longest prompt has {longest} tokens and a completion up to {answer}, and the model's context is {context}"
+    )
+    hint = (
+        f"leave longer prompts out with training.max_prompt_length: {context - answer}"
+        if answer < context
+        else f"lower it; prompts have up to {longest} tokens"
+    )
+    field = "training.max_prompt_length" if answer < context else "training.max_completion_length"
+    raise UserError(stage.recipe.problem(field, message, hint))

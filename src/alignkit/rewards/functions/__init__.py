@@ -1,0 +1,1 @@
+"""The built-in reward functions: small, pure, one sample at a time. `registry` says what each takes."""
