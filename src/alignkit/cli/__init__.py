@@ -6,17 +6,20 @@ Importing a file of this package adds its commands to `app`. None imports anythi
 from __future__ import annotations
 
 import difflib
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from alignkit import methods
 from alignkit.cli.app import app
 from alignkit.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER, Interrupted, RunFailed, UserError
 
 # The commands join `app`, in the order in which --help lists them.
-from alignkit.cli import training, data, scores, models, answers  # noqa: F401  # isort: skip
+from alignkit.cli import training, data, scores, models, answers, tools  # noqa: F401  # isort: skip
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -42,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         # By its version, Typer carries a copy of click or imports it: a usage error is known by its shape.
         if hasattr(error, "format_message"):
-            _fail(EXIT_USER, _usage(error.format_message()))
+            _fail(EXIT_USER, _usage(error.format_message(), sys.argv[1:] if arguments is None else arguments))
         _fail(EXIT_FAILED, _unforeseen(error))
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -61,12 +64,32 @@ def _unforeseen(error: Exception) -> str:
     return f"{line} (details: {file.name})"
 
 
-def _usage(message: str) -> str:
-    if "No such command" not in message or "Did you mean" in message:
-        return message
-    names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
-    near = difflib.get_close_matches(message.split("'")[1], names, n=1, cutoff=0.5)
-    return f"{message} " + (f"Did you mean {near[0]!r}?" if near else f"The commands: {', '.join(sorted(names))}.")
+def _usage(message: str, words: Sequence[str]) -> str:
+    """A usage error, with what was likely meant."""
+    if "No such command" in message and "Did you mean" not in message:
+        group: Any = typer.main.get_command(app)
+        for word in words:  # `alignkit recipes shwo`: the commands of the group that it stands in
+            inner = group.commands.get(word)
+            group = inner if hasattr(inner, "commands") else group
+        known = sorted(group.commands)
+        near = difflib.get_close_matches(message.split("'")[1], known, n=1, cutoff=0.5)
+        return f"{message} " + (f"Did you mean {near[0]!r}?" if near else f"The commands: {', '.join(known)}.")
+    if option := re.match(r"No such option: --([\w-]+)", message):
+        if close := re.search(r"\(Possible options: (.*)\)", message):
+            return f"No such option: --{option[1]}. Did you mean {close[1]}?"
+        if field := _field_named(option[1].replace("-", "_"), words):
+            return f"No such option: --{option[1]}. It is a recipe's field: --set {field}=…"
+    return message
+
+
+def _field_named(name: str, words: Sequence[str]) -> str | None:
+    """The place of a recipe's field called `name`, for a command that takes `--set`."""
+    from alignkit.recipe.suggest import place_of
+
+    method = next((word for word in words if word in methods.SUMMARIES), None)
+    if method is None and not {"check", "inspect", "eval"} & set(words):
+        return None
+    return place_of(name, methods.get(method or "sft").recipe)
 
 
 def _fail(code: int, *lines: str, note: str | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,22 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-RecipeArgument = Annotated[Path, typer.Argument(help="The recipe's YAML file.", show_default=False)]
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """Names of shipped recipes for the shell; none where a file here begins so, which the shell then completes."""
+    from alignkit.recipe import shipped
+
+    if incomplete and any(Path().glob(f"{glob.escape(incomplete)}*")):
+        return []
+    return [one.name for one in shipped.shipped_recipes() if one.name.startswith(incomplete)]
+
+
+RecipeArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="The recipe's YAML file, or the name of a shipped one.", show_default=False, autocompletion=complete_recipe
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(

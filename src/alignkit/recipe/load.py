@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from alignkit.errors import Problem, UserError
-from alignkit.recipe import rules, source
+from alignkit.recipe import rules, shipped, source
 from alignkit.recipe.paths import defining_file, input_paths, local_path, put
 from alignkit.recipe.recipe import EVALUATION_ONLY, Recipe
 from alignkit.recipe.source import SET, Document, KeyPath
@@ -25,6 +25,8 @@ Classes = Mapping[str, type[Recipe]]
 def load(path: str | Path, classes: Classes, sets: Sequence[str] = (), method: str | None = None) -> Recipe:
     """Read the recipe at `path`, changed by `sets`, as the class that its `method` names.
 
+    Where there is no such file, `path` may be the name of a shipped recipe (`tiny/sft`).
+
     Args:
         classes: method -> its recipe class.
         sets: changes, each `section.field=value`; the value is YAML.
@@ -33,7 +35,10 @@ def load(path: str | Path, classes: Classes, sets: Sequence[str] = (), method: s
     Raises:
         UserError: with every problem found, each at its file and line.
     """
-    return _validated(source.read(Path(path), sets), classes, method)
+    place = Path(path)
+    if not place.exists():
+        place = shipped.find(place) or place
+    return _validated(source.read(place, sets), classes, method)
 
 
 def load_mapping(

@@ -14,6 +14,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from alignkit.errors import Problem, UserError
+from alignkit.recipe import shipped
 
 KeyPath = tuple[Any, ...]
 SET = "--set"
@@ -133,6 +134,8 @@ def _text(path: Path, at: Problem | None) -> str:
             f"{path.name}.yaml", names, n=1
         )
         hint = f"did you mean {path.parent / close[0]}?" if close and not path.is_dir() else None
+        if hint is None and at is None and not path.exists() and (known := shipped.nearest(path)) is not None:
+            hint = f"did you mean the shipped recipe {known}?"
         problem = Problem(what, path, hint=hint) if at is None else _with_message(at, f"{path}: {what}", hint)
         raise UserError(problem) from error
 

@@ -58,6 +58,12 @@ def meant(name: str, here: type[Section] | None, recipe: type[Recipe], data: Any
     return f"the fields here are {', '.join(fields)}" if 0 < len(fields) <= LISTED_FIELDS else None
 
 
+def place_of(name: str, recipe: type[Recipe]) -> str | None:
+    """`training.learning_rate`: where a recipe of this class has the field `name`; None where it has none."""
+    found = ((home, section) for home, section in _sections(recipe, {}) if name in section.model_fields)
+    return next((f"{home}.{name}" if home else name for home, _ in found), None)
+
+
 def _relative_with(name: str, here: type[Section] | None) -> str | None:
     """A class of the same base as the section's that has the field: another config of TRL's or adapter of peft's."""
     if here is None or not issubclass(here, UpstreamSection) or not here.upstream_name:
