@@ -3,6 +3,7 @@
 from alignkit.data.collate import PackedRows
 from alignkit.data.exactness import packing_leak, require_exact_packing
 from alignkit.data.heads import LabelledPrepared, prepare_labelled
+from alignkit.data.pairs import PairRenderer, PairSettings, prepare_pairs
 from alignkit.data.prepare import Prepared, Settings, prepare, prepare_language_modeling
 from alignkit.data.prompts import as_sample, encode_prompt, prepare_prompts, prompt_text
 from alignkit.data.render import Rendered, Renderer, Renders
@@ -14,6 +15,8 @@ __all__ = [
     "LabelledPrepared",
     "MaskingInfo",
     "PackedRows",
+    "PairRenderer",
+    "PairSettings",
     "Prepared",
     "Rendered",
     "RenderedRow",
@@ -27,6 +30,7 @@ __all__ = [
     "prepare",
     "prepare_labelled",
     "prepare_language_modeling",
+    "prepare_pairs",
     "prepare_prompts",
     "prompt_text",
     "require_exact_packing",

@@ -93,7 +93,7 @@ def count(
         "held_out": held_out,
         "not_drawn": kept - held_out - len(distinct) if tallies else 0,
         "duplicates": len(distinct) - len(np.unique(store.hashes[distinct])),
-        "tokens": int(lengths.sum()),
+        "tokens": int(store.tokens[examples].sum()),
         "supervised_tokens": int(store.supervised[examples].sum()),
         "truncated": int(store.truncated[examples].sum()),
         "longest": int(lengths.max()) if len(lengths) else 0,

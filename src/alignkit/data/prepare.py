@@ -103,7 +103,7 @@ class Settings:
 
     def hold_out(self, store: Store, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray] | None:
         """(train, eval) indices into the store; None where there are no two different rows."""
-        return hold_out(store.hashes, fraction, seed)
+        return hold_out(store.groups, fraction, seed)
 
 
 def prepare_language_modeling(

@@ -143,7 +143,7 @@ class Renderer:
         if self.chat is None:
             if not example.plain:
                 raise CannotRender(NO_TEMPLATE)
-            data = plain_text(dict(data))
+            data = plain_text(dict(data), example.transcript)
             return self._plan_pair(data["prompt"], data["completion"])
         return self._plan_chat(data)
 

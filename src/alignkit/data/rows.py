@@ -19,7 +19,9 @@ BATCH = 1000  # rows an Arrow record batch
 class RenderedRow:
     """One example as its trainer takes it: `columns` (plain data or arrays), and what is counted of it.
 
-    `supervised`: the tokens that are learned from.
+    `length`: what the row takes in a batch, by which rows are batched. `supervised`: the tokens that are learned from.
+    `tokens`: all that it holds, where that is not its length (the two answers of a pair). `group`: rows of one group
+    (the answers to one prompt) are never split between training and evaluation; by default, equal rows are one.
     """
 
     id: str
@@ -27,6 +29,8 @@ class RenderedRow:
     length: int
     supervised: int
     truncated: bool = False
+    tokens: int | None = None
+    group: str | None = None
 
     def row(self) -> dict[str, Any]:
         """Its columns as the data set has them."""
@@ -50,17 +54,21 @@ class RowStore:
         self._waiting: list[dict[str, Any]] = []
         self.example_ids: list[str] = []
         self._lengths: list[int] = []
+        self._tokens: list[int] = []
         self._supervised: list[int] = []
         self._truncated: list[bool] = []
         self._hashes: list[int] = []
+        self._groups: list[int] = []
 
     def add(self, row: RenderedRow) -> None:
         self._waiting.append(row.row())
         self.example_ids.append(row.id)
         self._lengths.append(row.length)
+        self._tokens.append(row.length if row.tokens is None else row.tokens)
         self._supervised.append(row.supervised)
         self._truncated.append(row.truncated)
         self._hashes.append(_content_hash(row.columns))
+        self._groups.append(self._hashes[-1] if row.group is None else _hash(row.group.encode()))
         if len(self._waiting) >= BATCH:
             self._flush()
 
@@ -74,9 +82,11 @@ class RowStore:
         self._writer.close()
         self._sink.close()
         self.lengths = np.array(self._lengths, dtype=np.int64)
+        self.tokens = np.array(self._tokens, dtype=np.int64)
         self.supervised = np.array(self._supervised, dtype=np.int64)
         self.truncated = np.array(self._truncated, dtype=bool)
         self.hashes = np.array(self._hashes, dtype=np.uint64)
+        self.groups = np.array(self._groups, dtype=np.uint64)
 
     def __len__(self) -> int:
         return len(self.example_ids)
@@ -99,9 +109,13 @@ class RowStore:
 
 def _content_hash(columns: dict[str, Any]) -> int:
     """Of what a row holds, 64 bits: equal rows are never split between training and evaluation."""
-    digest = hashlib.blake2b(digest_size=8)
+    parts = []
     for name in sorted(columns):
         value = columns[name]
         content = value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode()
-        digest.update(name.encode() + b"\0" + content + b"\0")
-    return int.from_bytes(digest.digest(), "little")
+        parts.append(name.encode() + b"\0" + content + b"\0")
+    return _hash(b"".join(parts))
+
+
+def _hash(content: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")

@@ -43,10 +43,10 @@ class TokenStore:
     def close(self) -> None:
         for file in self._files:
             file.close()
-        self.lengths = np.array(self._lengths, dtype=np.int64)
+        self.lengths = self.tokens = np.array(self._lengths, dtype=np.int64)
         self.supervised = np.array(self._supervised, dtype=np.int64)
         self.truncated = np.array(self._truncated, dtype=bool)
-        self.hashes = np.array(self._hashes, dtype=np.uint64)
+        self.hashes = self.groups = np.array(self._hashes, dtype=np.uint64)
         self.offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
 
     def __len__(self) -> int:

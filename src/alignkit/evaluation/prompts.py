@@ -46,7 +46,7 @@ def _prompt_of(example: Example, chat: ChatTemplate | None) -> tuple[str, list[s
     """The prompt as text, its references, and whether the tokenizer adds special tokens (templates write theirs)."""
     data = example.data
     if chat is None:
-        data = plain_text(dict(data)) if example.plain else data
+        data = plain_text(dict(data), example.transcript) if example.plain else data
     prompt, references = _split(data, example)
     if not isinstance(prompt, str) and chat is None:
         hint = "name one with model.chat_template_path"

@@ -16,6 +16,7 @@ from alignkit.evaluation.split import eval_split, train_split
 from alignkit.evaluation.stage import Say
 from alignkit.evaluation.tasks import evaluate_tasks
 from alignkit.models import build_model, build_tokenizer, choose_precision, load_result
+from alignkit.models.adapters import changes_base
 
 if TYPE_CHECKING:
     from alignkit.data import Prepared
@@ -113,8 +114,9 @@ def _baseline(
 
 
 def adapter_alone(model: Any) -> bool:
-    """Whether all that was trained is one adapter that can be switched off."""
-    return len(getattr(model, "peft_config", {})) == 1 and hasattr(model, "disable_adapter")
+    """Whether all that was trained is one adapter that can be switched off, which leaves what training started from."""
+    alone = len(getattr(model, "peft_config", {})) == 1 and hasattr(model, "disable_adapter")
+    return alone and not changes_base(model)
 
 
 def evaluate_target(

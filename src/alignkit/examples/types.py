@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 # TRL's dataset types, and the labelled texts and tokens that classifiers take.
-SHAPES = ("labelled", "language_modeling", "prompt_completion", "preference", "prompt_only")
+SHAPES = ("labelled", "language_modeling", "prompt_completion", "preference", "unpaired_preference", "prompt_only")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,14 @@ class Row:
 @dataclass(frozen=True, slots=True)
 class Example:
     """One example in TRL's canonical form. `plain` says that the chat in it is one that alignkit made from
-    text columns, so that `plain_text` may turn it back for a tokenizer without a chat template."""
+    text columns, so that `plain_text` may turn it back for a tokenizer without a chat template; `transcript`, that
+    the text was an HH-RLHF transcript."""
 
     id: str
     data: dict[str, Any]
     row: Row
     plain: bool = False
+    transcript: bool = False
 
 
 @dataclass(frozen=True, slots=True)

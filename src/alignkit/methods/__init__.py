@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 SUMMARIES = {
     "classify": "Classifiers of texts or tokens: encoders or decoders, full or LoRA.",
     "sft": "Supervised fine-tuning of a causal language model: full, LoRA or QLoRA.",
+    "reward": "A reward model from pairs of answers: full, LoRA or QLoRA.",
+    "dpo": "Direct preference optimisation from pairs of answers: full, LoRA or QLoRA.",
+    "kto": "Kahneman-Tversky optimisation from single answers that are good or bad: full, LoRA or QLoRA.",
     "grpo": "Reinforcement learning from verifiable rewards, in groups of completions (GRPO and its kin).",
     "rloo": "Reinforcement learning with a leave-one-out baseline (RLOO).",
 }

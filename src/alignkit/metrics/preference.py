@@ -13,7 +13,7 @@ RIDGE = 0.01  # keeps the fit finite when one side wins every comparison
 STEPS = 30
 
 
-def preference_accuracy(chosen: Sequence[float], rejected: Sequence[float]) -> Measurement:
+def preference_accuracy(chosen: Sequence[float] | np.ndarray, rejected: Sequence[float] | np.ndarray) -> Measurement:
     """The share of pairs in which the chosen answer has the higher reward; a tie counts half."""
     margin = np.asarray(chosen, dtype=float) - np.asarray(rejected, dtype=float)
     return mean_of(

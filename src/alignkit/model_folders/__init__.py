@@ -7,11 +7,20 @@ that the files alone can tell.
 
 from alignkit.model_folders.check import check_model
 from alignkit.model_folders.fingerprint import weights_fingerprint
-from alignkit.model_folders.folders import BASE, ModelFolder, describe_folder, find_template, has_tokenizer
+from alignkit.model_folders.folders import (
+    BASE,
+    HEADS,
+    ModelFolder,
+    describe_folder,
+    find_template,
+    has_tokenizer,
+    labels_in_adapter,
+)
 from alignkit.model_folders.names import PACKAGED, TOKENIZERS, is_hub_id, model_place, result_folder, start_of
 
 __all__ = [
     "BASE",
+    "HEADS",
     "PACKAGED",
     "TOKENIZERS",
     "ModelFolder",
@@ -20,6 +29,7 @@ __all__ = [
     "find_template",
     "has_tokenizer",
     "is_hub_id",
+    "labels_in_adapter",
     "model_place",
     "result_folder",
     "start_of",

@@ -61,10 +61,21 @@ def _model_findings(recipe: Recipe) -> Iterator[Finding]:
         yield from _config_findings(model.config, base_dir)
         own_tokenizer = isinstance(model.config, str) and has_tokenizer(base_dir / model.config)
     yield from _tokenizer_findings(recipe, own_tokenizer)
+    if (reference := getattr(recipe, "reference", None)) is not None:
+        yield from _reference_findings(recipe, reference)
 
 
-def _folder_findings(recipe: Recipe, folder: ModelFolder) -> Iterator[Finding]:
-    name = "model.model_name_or_path"
+def _reference_findings(recipe: Recipe, name: str) -> Iterator[Finding]:
+    place = model_place(name, recipe.base_dir)
+    if place is None:
+        yield from _hub_findings("reference", name, None, recipe.base_dir)
+    elif not place.is_dir():
+        yield _missing_folder("reference", place)
+    else:
+        yield from _folder_findings(recipe, describe_folder(place), "reference")
+
+
+def _folder_findings(recipe: Recipe, folder: ModelFolder, name: str = "model.model_name_or_path") -> Iterator[Finding]:
     for message in folder.problems:
         hint = None
         if folder.run is None and "has no config.json" in message:

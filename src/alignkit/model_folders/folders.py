@@ -12,6 +12,8 @@ from alignkit.model_folders.names import result_folder
 
 BASE = "base"
 """Beside an adapter: the base it stands on, where that exists nowhere else (merged, resized, or random weights)."""
+HEADS = ("score", "classifier")
+"""What transformers calls the heads of its classifiers; peft trains and saves modules of these names."""
 _LFS_MARK = b"version https://git-lfs"
 _TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model"),
@@ -146,6 +148,21 @@ def _safetensors_problem(path: Path) -> str | None:
             return f"{path} is no safetensors file (its header cannot be read)"
     expected = 8 + length + max(ends, default=0)
     return None if size == expected else f"{path} is cut short: {size} bytes where its header says {expected}"
+
+
+def labels_in_adapter(folder: str | Path) -> int | None:
+    """The outputs of the head that the adapter in `folder` holds; None where it holds none, or lies on the Hub."""
+    path = Path(folder) / "adapter_model.safetensors"
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    shapes = [
+        entry["shape"]
+        for name, entry in header.items()
+        if name.endswith(".weight") and "lora_" not in name and any(part in HEADS for part in name.split("."))
+    ]
+    return min((shape[0] for shape in shapes if len(shape) == 2), default=None)
 
 
 def find_template(path: Path) -> str | None:

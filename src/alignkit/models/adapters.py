@@ -38,33 +38,65 @@ def new_adapter(recipe: Recipe, base: PreTrainedModel, head: str, revision: str 
     except (ValueError, TypeError, KeyError, ImportError) as error:
         field = "adapter.target_modules" if "target" in str(error).lower() else "adapter"
         raise UserError(recipe.problem(field, f"PEFT refuses it ({shortened(error)})")) from error
-    if str(getattr(config, "init_lora_weights", True)).startswith(_CHANGING_INITS):
+    if changes_base(model):
         base.name_or_path = ""  # the adapter stands on what its initialisation left of the base
     return model
 
 
-def continue_adapter(base: PreTrainedModel, start: Start, complain: Complain) -> Any:
-    """The start's adapter on its base, to be trained further."""
-    return load_adapter(base, start, complain, is_trainable=True)
+def changes_base(model: Any) -> bool:
+    """Whether the adapter's initialisation took something out of the base, which alone is not the start any more."""
+    return str(getattr(model.peft_config["default"], "init_lora_weights", True)).startswith(_CHANGING_INITS)
 
 
-def load_adapter(base: PreTrainedModel, start: Start, complain: Complain, *, is_trainable: bool) -> Any:
-    """`PeftModel.from_pretrained`, with what it raises turned into a UserError."""
-    from peft import PeftModel
+def continue_adapter(base: PreTrainedModel, start: Start, complain: Complain, head: str) -> Any:
+    """The start's adapter on its base, to be trained further; with a new head where it was made for another one."""
+    return load_adapter(base, start, complain, is_trainable=True, head=head)
+
+
+def load_adapter(
+    base: PreTrainedModel, start: Start, complain: Complain, *, is_trainable: bool, head: str | None = None
+) -> Any:
+    """`PeftModel.from_pretrained`, with what it raises turned into a UserError.
+
+    Args:
+        head: of the base, where it may not be the one that the adapter was made for (a reward model from an SFT
+            adapter): peft then trains and saves the new head with the adapter, or only loads the low-rank weights.
+    """
+    from peft import PeftConfig, PeftModel
 
     assert start.adapter is not None
     with raised_upstream(complain, start.adapter):
-        model = PeftModel.from_pretrained(
-            base, start.adapter, revision=start.adapter_revision, is_trainable=is_trainable
-        )
+        config = PeftConfig.from_pretrained(start.adapter, revision=start.adapter_revision)
+        foreign = head is not None and config.task_type not in (None, _TASK_TYPES[head])
+        if foreign and is_trainable:
+            assert head is not None
+            model = _with_new_head(base, start, config, head)
+        else:
+            config.task_type = None if foreign else config.task_type
+            model = PeftModel.from_pretrained(
+                base, start.adapter, revision=start.adapter_revision, is_trainable=is_trainable, config=config
+            )
     if base.name_or_path:  # an absolute path, where the adapter may have named a relative one
         model.peft_config["default"].base_model_name_or_path = base.name_or_path
     return model
 
 
-def merge_adapter(base: PreTrainedModel, start: Start, complain: Complain) -> PreTrainedModel:
+def _with_new_head(base: PreTrainedModel, start: Start, config: Any, head: str) -> Any:
+    """The start's low-rank weights on a base with another head, which peft trains and saves as a whole."""
+    from peft import get_peft_model, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
+
+    config.task_type, config.inference_mode = _TASK_TYPES[head], False
+    if hasattr(config, "init_lora_weights"):
+        config.init_lora_weights = True  # replaced at once; another way might change the base
+    model = get_peft_model(base, config)
+    weights = load_peft_weights(str(start.adapter), device="cpu", revision=start.adapter_revision)
+    set_peft_model_state_dict(model, {**get_peft_model_state_dict(model), **weights})
+    return model
+
+
+def merge_adapter(base: PreTrainedModel, start: Start, complain: Complain, head: str = "causal_lm") -> PreTrainedModel:
     """The base with the start's adapter added into its weights, in their type; raises UserError if not finite."""
-    model = load_adapter(base, start, complain, is_trainable=False)
+    model = load_adapter(base, start, complain, is_trainable=False, head=head)
     with raised_upstream(complain, str(start.adapter)):
         merged = model.merge_and_unload(safe_merge=True)
     merged.name_or_path = ""  # no folder holds it: a result that stands on it must bring it along

@@ -65,7 +65,7 @@ def build_model(
         base = _random_model(recipe, tokenizer, precision, dtype, head, extra)
     else:
         complain = complain_about(recipe, start_field(recipe, start))
-        options = _load_options(recipe, precision, found, dtype)
+        options = load_options(recipe, precision, found, dtype)
         if new_head:
             options["ignore_mismatched_sizes"] = True
         base = load_base(found, head, complain, **options, **extra)
@@ -109,7 +109,7 @@ def load_base(start: Start, head: Head, complain: Complain, **options: Any) -> P
     return model
 
 
-def _load_options(recipe: Recipe, precision: Precision, start: Start, dtype: torch.dtype) -> dict[str, Any]:
+def load_options(recipe: Recipe, precision: Precision, start: Start, dtype: torch.dtype) -> dict[str, Any]:
     model = recipe.model
     options: dict[str, Any] = {
         "dtype": dtype,
@@ -295,7 +295,7 @@ def _with_adapter(
     if recipe.adapter is None:
         if old:
             assert found is not None
-            return continue_adapter(base, found, complain_about(recipe, field))
+            return continue_adapter(base, found, complain_about(recipe, field), head)
         if recipe.quantization is not None:
             hint = "add an `adapter:` section"
             raise UserError(recipe.problem("quantization", "quantised weights cannot be trained themselves", hint))
@@ -309,10 +309,10 @@ def _with_adapter(
         complain = complain_about(recipe, field)
         if on_top_of == "stack":
             refuse_unless_plain(recipe.adapter.arguments(), complain, "`adapter:`")
-            base = stack_adapter(base, found, complain)
+            base = stack_adapter(base, found, complain, head)
         elif recipe.quantization is not None:
             message = "merging into quantised weights would round the old adapter away"
             raise UserError(recipe.problem("adapter.on_top_of", message, "use stack, which is exact"))
         else:
-            base = merge_adapter(base, found, complain)
+            base = merge_adapter(base, found, complain, head)
     return new_adapter(recipe, base, head, None if found is None or old else found.base_revision)

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig
 
 from alignkit.errors import Problem
-from alignkit.model_folders import BASE
+from alignkit.model_folders import BASE, labels_in_adapter
 from alignkit.models.adapters import load_adapter
 from alignkit.models.build import load_base, quantization_config, safetensors_option, settle_token_ids
 from alignkit.models.precision import Precision, choose_device, computes_bfloat16, evaluation_precision
@@ -138,8 +138,11 @@ def load_result(
     if quantization is not None:
         settled = precision or evaluation_precision(device, computes_bfloat16(device))
         options["quantization_config"] = quantization_config(quantization, settled, complain)
-    if start.adapter is not None and head != "causal_lm" and (Path(start.adapter) / "config.json").is_file():
-        options["config"] = AutoConfig.from_pretrained(start.adapter, trust_remote_code=trust_remote_code)
+    if start.adapter is not None and head != "causal_lm":
+        if (Path(start.adapter) / "config.json").is_file():
+            options["config"] = AutoConfig.from_pretrained(start.adapter, trust_remote_code=trust_remote_code)
+        elif (labels := labels_in_adapter(start.adapter)) is not None:
+            options["num_labels"] = labels
     model: Any = load_base(start, head, complain, **options)
     if dtype == "auto" and model.dtype != torch.float32 and not computes_bfloat16(device) and quantization is None:
         model = model.float()

@@ -33,11 +33,11 @@ _PLAIN = {
 }
 
 
-def stack_adapter(base: PreTrainedModel, start: Start, complain: Complain) -> PreTrainedModel:
+def stack_adapter(base: PreTrainedModel, start: Start, complain: Complain, head: str = "causal_lm") -> PreTrainedModel:
     """The base with the start's LoRA added to its layers' outputs, frozen. Raises UserError for another adapter."""
     from peft.tuners.lora import LoraLayer
 
-    model = load_adapter(base, start, complain, is_trainable=False)
+    model = load_adapter(base, start, complain, is_trainable=False, head=head)
     config = model.peft_config["default"]
     refuse_unless_plain(config.to_dict(), complain, f"the adapter {start.adapter}", modules_to_save=False)
     low_rank = {}

@@ -3,7 +3,7 @@
 from alignkit.recipe.base import InputPath, Section, UpstreamSection
 from alignkit.recipe.load import dump, load, load_mapping
 from alignkit.recipe.paths import local_path
-from alignkit.recipe.recipe import EVALUATION_ONLY, EvaluationRecipe, Head, Recipe
+from alignkit.recipe.recipe import EVALUATION_ONLY, EvaluationRecipe, Head, Recipe, ReferenceRecipe
 from alignkit.recipe.rewards import OnlineRecipe, OnlineTraining, RewardSection
 from alignkit.recipe.sections import (
     AdapterSection,
@@ -28,6 +28,7 @@ __all__ = [
     "OnlineTraining",
     "QuantizationSection",
     "Recipe",
+    "ReferenceRecipe",
     "RewardSection",
     "Section",
     "Source",

@@ -64,7 +64,7 @@ DIFFERING = (
     Default(
         section="training",
         field="train_sampling_strategy",
-        classes=("TrainingArguments", "SFTConfig"),
+        classes=("TrainingArguments", "SFTConfig", "RewardConfig", "DPOConfig"),
         shown="`group_by_length` unless `packing` is on",
         reason="Examples of like length share a batch, so that little of it is padding.",
         value_for=_sampling,

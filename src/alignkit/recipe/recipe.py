@@ -20,6 +20,7 @@ from alignkit.recipe.sections import (
     DataSection,
     EvaluationTask,
     ModelSection,
+    PathText,
     QuantizationSection,
     TrainingSection,
 )
@@ -125,6 +126,14 @@ class Recipe(Section):
         return isinstance(other, Recipe) and type(self) is type(other) and self.resolved() == other.resolved()
 
     __hash__ = None  # type: ignore[assignment]
+
+
+class ReferenceRecipe(Recipe):
+    """A recipe of a method that holds its policy near a frozen reference model."""
+
+    reference: PathText | None = None
+    """A model folder, an adapter folder or a Hub id that the policy is held near (default: what training starts
+    from)."""
 
 
 EVALUATION_ONLY = "eval"

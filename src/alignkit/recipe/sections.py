@@ -129,7 +129,7 @@ class EvaluationTask(Section):
 
     name: str
     """Its name in scores and reports."""
-    task: Literal["generation", "perplexity", "classification", "lm_eval"]
+    task: Literal["generation", "perplexity", "classification", "lm_eval", "preference"]
     """What is done with the examples."""
     data: Sources | None = None
     """Its examples; the eval split by default."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from alignkit.errors import Problem, UserError
 from alignkit.examples.layouts import labelled, preference, prompts, supervised
 from alignkit.examples.layouts.base import CARRIED, Data, Layout, renamed
-from alignkit.examples.messages import Message
+from alignkit.examples.messages import MARKS, Message, join_transcript
 from alignkit.examples.types import Row, did_you_mean
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ WANTED = {
     "language_modeling": "messages, or text",
     "prompt_completion": "prompt + completion",
     "preference": "prompt + chosen + rejected",
+    "unpaired_preference": "prompt + completion + label (true or false)",
     "prompt_only": "prompt",
 }
 EXAMPLE = {
@@ -30,6 +31,7 @@ EXAMPLE = {
     "language_modeling": "{text: …}",
     "prompt_completion": "{prompt: …, completion: …}",
     "preference": "{prompt: …, chosen: …, rejected: …}",
+    "unpaired_preference": "{prompt: …, completion: …, label: …}",
     "prompt_only": "{prompt: …}",
 }
 
@@ -117,16 +119,24 @@ def _unknown(origin: str, sample: Data, columns: Data, source: Source, shapes: S
     return Problem(message, field="columns" if source.columns else "path", hint=hint)
 
 
-def plain_text(data: dict[str, Any]) -> dict[str, Any]:
+def plain_text(data: dict[str, Any], transcript: bool = False) -> dict[str, Any]:
     """An example whose `plain` is set, for a tokenizer without a chat template: its turns as texts, an empty line
-    between them and after the prompt. `{"prompt": "What is 1+1?\\n\\n", "completion": "2"}`."""
-    return {key: _as_text(key, value) for key, value in data.items()}
+    between them and after the prompt. `{"prompt": "What is 1+1?\\n\\n", "completion": "2"}`.
+
+    A transcript is written as it was: the prompt ends with "\\n\\nAssistant:", and prompt and answer joined give the
+    text back.
+    """
+    return {key: _as_text(key, value, transcript) for key, value in data.items()}
 
 
-def _as_text(key: str, value: Any) -> Any:
+def _as_text(key: str, value: Any, transcript: bool) -> Any:
     if key not in ("prompt", "completion", "chosen", "rejected") or not isinstance(value, list):
         return value
     messages: list[Message] = value
+    if transcript:
+        opening = MARKS["assistant"].rstrip()
+        text = join_transcript(messages)
+        return text + opening if key == "prompt" else text.removeprefix(opening)
     text = "\n\n".join(message["content"] for message in messages)
     return text + "\n\n" if key == "prompt" else text
 

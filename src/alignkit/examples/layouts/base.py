@@ -15,6 +15,7 @@ from alignkit.examples.messages import (
     as_list,
     check_turns,
     is_messages,
+    is_transcript,
     kind_of,
     read_messages,
 )
@@ -23,6 +24,7 @@ from alignkit.examples.types import Dropped, Example, Row
 Data = dict[str, Any]
 Build = Callable[[Data], Sequence[Data | Skip]]
 CARRIED = ("tools", "chat_template_kwargs")
+TRANSCRIBED = ("preference", "prompt_only")  # shapes whose transcripts can be written back as text
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,13 @@ class Layout:
             return
         except BadRow as bad:
             raise self._problem(row, bad) from None
+        transcript = self.shape in TRANSCRIBED and any(is_transcript(data.get(word)) for word in self.required)
         for number, item in enumerate(made):
             name = row.id if len(made) == 1 else f"{row.id}.{number}"
             if isinstance(item, Skip):
                 yield Dropped(name, item.reason, row)
             else:
-                yield Example(name, item, row, self.plain)
+                yield Example(name, item, row, self.plain or transcript, transcript)
 
     def _problem(self, row: Row, bad: BadRow) -> UserError:
         column = self.rename.get(bad.column, bad.column) if bad.column else None

@@ -264,7 +264,32 @@ def _is_graded(sample: Data) -> bool:
     return _first(sample, (*SCORES, *RANKS)) is not None or bool(inside)
 
 
+YES_OR_NO = {"true": True, "1": True, "false": False, "0": False}
+
+
+def _unpaired(data: Data) -> list[Data]:
+    prompt = chat_in(data, "prompt", "empty prompt", "user")
+    completion = chat_in(data, "completion", "empty answer", "assistant")
+    label = data.get("label")
+    if label is None:
+        raise Skip("no label")
+    good = YES_OR_NO.get(str(label).lower().removesuffix(".0"))
+    if good is None:
+        raise BadRow(f"must be true (a good answer) or false, not {label!r}", "label")
+    if not (isinstance(prompt, str) and isinstance(completion, str)):
+        prompt, completion = as_messages(prompt, "user"), as_messages(completion, "assistant")
+    return [{"prompt": prompt, "completion": completion, "label": good, **carried(data)}]
+
+
 LAYOUTS = (
+    Layout(
+        "unpaired_preference",
+        "unpaired_preference",
+        "a prompt, an answer, and whether it is a good one (`label`: true or false)",
+        ("prompt", "completion", "label"),
+        _unpaired,
+        rank=0,
+    ),
     Layout(
         "preference",
         "preference",

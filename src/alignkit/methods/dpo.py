@@ -1,0 +1,89 @@
+"""Direct preference optimisation: pairs of a better and a worse answer, on TRL's DPOTrainer with all of its losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from alignkit.errors import Problem
+from alignkit.methods.base import Method, Stage
+from alignkit.methods.pairs import answers_alone, build_reference, built_by_trl, held_out_pairs, settle_reference
+from alignkit.recipe import EvaluationTask, ReferenceRecipe
+
+if TYPE_CHECKING:
+    from alignkit.data import Prepared
+
+SHAPES = ("preference",)
+
+
+class DpoRecipe(ReferenceRecipe):
+    """Direct preference optimisation of a causal language model: full, LoRA or QLoRA."""
+
+    method: Literal["dpo"]
+    training_config: ClassVar[str] = "DPOConfig"
+
+    def tasks(self) -> list[EvaluationTask]:
+        """The recipe's, and the held-out pairs where it has an eval split."""
+        return held_out_pairs(self)
+
+    def contradictions(self) -> Iterator[Problem]:
+        yield from answers_alone(self)
+        training = self.training
+        if training.padding_free:
+            message = "TRL has switched it off in DPO since its rewrite"
+            yield self.problem("training.padding_free", message, "leave it out: rows of like length share a batch")
+        if training.use_weighting and "sft" in training.loss_type:
+            message = "TRL weighs each pair's loss, and the sft loss has none of its own"
+            yield self.problem("training.use_weighting", message, "leave one of the two out")
+        if training.precompute_ref_log_probs and self.data is not None and self.data.streaming:
+            hint = "leave one of the two out"
+            yield self.problem("training.precompute_ref_log_probs", "a stream has no known end", hint)
+
+
+def prepare(stage: Stage) -> Prepared:
+    """Render both answers of each pair, mask, cut and count them."""
+    from alignkit.data import prepare_pairs
+
+    assert stage.tokenizer is not None
+    return prepare_pairs(stage.recipe, stage.tokenizer, "split", shapes=SHAPES, say=stage.say)
+
+
+def build_trainer(stage: Stage) -> Any:
+    """TRL's DPOTrainer with its reference settled and checked: at step 0 it is the policy."""
+    from alignkit.trainers import guarded
+    from alignkit.trainers.preference import AnswerBatches, PairsTrainer
+    from alignkit.trainers.seams import project_supervised_positions_only
+
+    arguments: Any = stage.arguments
+    project_supervised_positions_only()
+    reference = build_reference(stage, precomputed=arguments.precompute_ref_log_probs)
+    collator = AnswerBatches(
+        stage.tokenizer.pad_token_id,  # type: ignore[union-attr]
+        ("chosen", "rejected"),
+        ("ref_chosen_logps", "ref_rejected_logps"),
+        arguments.pad_to_multiple_of,
+    )
+    with built_by_trl(stage):
+        trainer: Any = guarded(PairsTrainer)(
+            model=stage.model,
+            ref_model=reference.model,
+            args=arguments,
+            data_collator=collator,
+            train_dataset=stage.data.train,  # type: ignore[union-attr]
+            eval_dataset=stage.data.eval,  # type: ignore[union-attr]
+            processing_class=stage.tokenizer,
+            callbacks=stage.callbacks,
+        )
+    settle_reference(stage, trainer, reference)
+    trainer.precompute()
+    return trainer
+
+
+METHOD = Method(
+    name="dpo",
+    recipe=DpoRecipe,
+    shapes=SHAPES,
+    config="trl:DPOConfig",
+    prepare=prepare,
+    build_trainer=build_trainer,
+)

@@ -1,0 +1,85 @@
+"""Kahneman-Tversky optimisation: single answers, each good or bad, on TRL's KTOTrainer. Pairs are taken apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from alignkit.errors import Problem
+from alignkit.methods.base import Method, Stage
+from alignkit.methods.pairs import answers_alone, build_reference, built_by_trl, settle_reference
+from alignkit.recipe import ReferenceRecipe
+
+if TYPE_CHECKING:
+    from alignkit.data import Prepared
+
+SHAPES = ("unpaired_preference", "preference")
+
+
+class KtoRecipe(ReferenceRecipe):
+    """Kahneman-Tversky optimisation of a causal language model: full, LoRA or QLoRA."""
+
+    method: Literal["kto"]
+    training_config: ClassVar[str] = "KTOConfig"
+
+    def contradictions(self) -> Iterator[Problem]:
+        yield from answers_alone(self)
+        training = self.training
+        if training.loss_type == "kto" and training.train_sampling_strategy != "sequential":
+            message = "the KL term is estimated from each batch's neighbours, which are fixed beforehand"
+            hint = "leave it out: the rows are shuffled once, by the seed"
+            yield self.problem("training.train_sampling_strategy", message, hint)
+        if training.loss_type == "kto" and training.per_device_train_batch_size < 2:
+            message = "the KL term needs at least two answers at once"
+            yield self.problem("training.per_device_train_batch_size", message, "say 2 or more")
+
+
+def prepare(stage: Stage) -> Prepared:
+    """Render, mask, cut and count the answers; shuffled once, since the trainer takes them in order."""
+    from alignkit.data import prepare_pairs
+
+    assert stage.tokenizer is not None
+    made = prepare_pairs(stage.recipe, stage.tokenizer, "unpaired", shapes=SHAPES, say=stage.say)
+    if hasattr(made.train, "__len__"):
+        made.train = made.train.shuffle(seed=stage.recipe.seed)
+    return made
+
+
+def build_trainer(stage: Stage) -> Any:
+    """TRL's KTOTrainer with its reference settled and checked: at step 0 it is the policy."""
+    from alignkit.trainers import guarded
+    from alignkit.trainers.preference import UnpairedBatches, UnpairedTrainer
+    from alignkit.trainers.seams import project_supervised_positions_only
+
+    arguments: Any = stage.arguments
+    project_supervised_positions_only()
+    reference = build_reference(stage)
+    collator = UnpairedBatches(
+        stage.tokenizer.pad_token_id,  # type: ignore[union-attr]
+        ("completion",),
+        ("label", "ref_logps", "ref_KL_logps"),
+        arguments.pad_to_multiple_of,
+    )
+    with built_by_trl(stage):
+        trainer: Any = guarded(UnpairedTrainer)(
+            model=stage.model,
+            ref_model=reference.model,
+            args=arguments,
+            data_collator=collator,
+            train_dataset=stage.data.train,  # type: ignore[union-attr]
+            eval_dataset=stage.data.eval,  # type: ignore[union-attr]
+            processing_class=stage.tokenizer,
+            callbacks=stage.callbacks,
+        )
+    settle_reference(stage, trainer, reference)
+    return trainer
+
+
+METHOD = Method(
+    name="kto",
+    recipe=KtoRecipe,
+    shapes=SHAPES,
+    config="trl:KTOConfig",
+    prepare=prepare,
+    build_trainer=build_trainer,
+)

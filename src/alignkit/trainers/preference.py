@@ -1,0 +1,133 @@
+"""TRL's reward, DPO and KTO trainers over rows that alignkit has rendered.
+
+What is overridden is narrow: TRL's own preparation of texts is skipped, its collators get masks that follow the turns,
+and precomputed reference log-probabilities are computed in order of length once the reference is settled.
+tests/methods/test_seams.py watches the names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from trl import DPOTrainer, KTOTrainer, RewardTrainer
+
+Row = dict[str, Any]
+
+
+class AnswerBatches:
+    """Batches answers with their prompts: (N, T) each of `input_ids`, `attention_mask` and `completion_mask`.
+
+    Args:
+        sides: prefixes of the columns that are laid below each other: chosen above rejected, as TRL's losses have it.
+        carried: columns of numbers that are handed on as tensors where rows have them.
+    """
+
+    def __init__(
+        self, pad_token_id: int, sides: Sequence[str], carried: Sequence[str] = (), multiple: int | None = None
+    ) -> None:
+        self.pad_token_id = pad_token_id
+        self.sides = sides
+        self.carried = carried
+        self.multiple = multiple or 1
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        batch = self.laid_out(rows, self.sides)
+        for name in self.carried:
+            if name in rows[0]:
+                batch[name] = torch.tensor([row[name] for row in rows])
+        return batch
+
+    def laid_out(self, rows: Sequence[Row], sides: Sequence[str]) -> dict[str, torch.Tensor]:
+        ids = [row["prompt_ids"] + row[f"{side}_ids"] for side in sides for row in rows]
+        masks = [[0] * len(row["prompt_ids"]) + row[f"{side}_mask"] for side in sides for row in rows]
+        width = -(-max(map(len, ids)) // self.multiple) * self.multiple
+        return {
+            "input_ids": _padded(ids, self.pad_token_id, width),
+            "attention_mask": _padded([[1] * len(row) for row in ids], 0, width),
+            "completion_mask": _padded(masks, 0, width),
+        }
+
+
+class UnpairedBatches(AnswerBatches):
+    """The same for single answers with a verdict, and for the mismatched ones that KTO estimates its KL term from."""
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        batch = super().__call__(rows)
+        if "KL_completion_ids" in rows[0]:
+            batch |= {f"KL_{name}": value for name, value in self.laid_out(rows, ("KL_completion",)).items()}
+        return batch
+
+
+def _padded(rows: list[list[int]], value: int, width: int) -> torch.Tensor:
+    batch = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
+    return torch.nn.functional.pad(batch, (0, width - batch.shape[1]), value=value)
+
+
+# ---------------------------------------------------------------------- reward models
+class WholePairsTrainer(RewardTrainer):
+    """TRL's RewardTrainer over the rows of `data.pairs`, kind `whole`."""
+
+    def _prepare_dataset(self, dataset: Any, *_args: Any, **_kwargs: Any) -> Any:
+        return dataset  # rendered and cut already; upstream would drop what is too long without a word
+
+
+# ---------------------------------------------------------------------- DPO
+class PairsTrainer(DPOTrainer):
+    """TRL's DPOTrainer over the rows of `data.pairs`, kind `split`. Call `precompute` once the reference is settled."""
+
+    train_dataset: Any
+    eval_dataset: Any
+
+    def _prepare_dataset(self, dataset: Any, *_args: Any, **_kwargs: Any) -> Any:
+        return dataset  # rendered already
+
+    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
+        """Upstream's constructor asks for this before alignkit could settle what the reference is."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return super()._precompute_ref_logps(dataset, name, batch_size)
+        return dataset
+
+    def precompute(self) -> None:
+        """Reference log-probabilities of all rows, as columns; batches of like length, the longest first."""
+        if not self.args.precompute_ref_log_probs or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return
+        size = self.args.precompute_ref_batch_size
+        self.train_dataset = self._with_log_probs(self.train_dataset, size or self.args.per_device_train_batch_size)
+        if self.eval_dataset is not None:
+            self.eval_dataset = self._with_log_probs(self.eval_dataset, size or self.args.per_device_eval_batch_size)
+
+    def _with_log_probs(self, dataset: Any, size: int) -> Any:
+        accelerator = self.accelerator
+        order = np.argsort(-np.asarray(dataset["length"]), kind="stable")
+        batches = [order[first : first + size] for first in range(0, len(order), size)]
+        mine = range(accelerator.process_index, len(batches), accelerator.num_processes)
+        found: np.ndarray = np.zeros((2, len(order)), dtype=np.float32)
+        training = self.model.training
+        self.model.eval()
+        for number in mine:
+            batch = self.data_collator([dataset[int(place)] for place in batches[number]])
+            inputs = {key: value.to(accelerator.device) for key, value in batch.items() if torch.is_tensor(value)}
+            chosen, rejected = self.compute_ref_log_probs(self.ref_model or self.model, inputs)
+            found[0, batches[number]], found[1, batches[number]] = chosen.float().cpu(), rejected.float().cpu()
+        self.model.train(training)
+        total = accelerator.reduce(torch.from_numpy(found).to(accelerator.device), "sum").cpu().numpy()
+        return dataset.add_column("ref_chosen_logps", total[0]).add_column("ref_rejected_logps", total[1])
+
+
+# ---------------------------------------------------------------------- KTO
+class UnpairedTrainer(KTOTrainer):
+    """TRL's KTOTrainer over the rows of `data.pairs`, kind `unpaired`."""
+
+    def _prepare_dataset(self, dataset: Any, _processing_class: Any, args: Any, _name: str) -> Any:
+        """The mismatched answers, as upstream makes them: each batch's, moved on by one row."""
+        if not self.calculate_KL:
+            return dataset
+        return dataset.map(_moved_on, batched=True, batch_size=args.per_device_train_batch_size)
+
+
+def _moved_on(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    return {f"KL_{name}": [rows[name][-1], *rows[name][:-1]] for name in ("completion_ids", "completion_mask")}
