@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import warnings
 from dataclasses import replace
@@ -71,9 +72,17 @@ def _save_adapter(model: Any, folder: Path, partial: Path, state_dict: dict[str,
         warnings.filterwarnings("ignore", "Could not find a config file")  # of a base out of reach, or not moved yet
         model.save_pretrained(partial, selected_adapters=["default"], state_dict=state_dict)
     if config.task_type != "CAUSAL_LM":
-        base.config.save_pretrained(partial)  # the labels: an adapter's own config has no room for them
+        _head_config(base).save_pretrained(partial)  # the labels: an adapter's own config has no room for them
     if stacked:
         join_adapters(partial, stacked)
+
+
+def _head_config(base: PreTrainedModel) -> Any:
+    """The base's config, without how its weights were quantised while the adapter was trained."""
+    config = copy.deepcopy(base.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    return config
 
 
 def _base_weights(base: PreTrainedModel) -> dict[str, torch.Tensor]:
