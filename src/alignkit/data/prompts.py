@@ -91,7 +91,7 @@ class PromptRenderer:
     def _row(self, example: Example) -> RenderedRow | Dropped:
         data = example.data
         if self.chat is None and example.plain:
-            data = plain_text(dict(data))
+            data = plain_text(dict(data), example.transcript)
         try:
             text, special = prompt_text(data["prompt"], data, self.chat)
         except CannotRender as error:
