@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -12,8 +12,11 @@ from alignkit import launch, methods, preflight
 from alignkit import recipe as recipes
 from alignkit.errors import Problem, UserError
 from alignkit.examples import recognised
-from alignkit.recipe import EvaluationTask, Recipe
+from alignkit.recipe import EvaluationTask, OnlineRecipe, Recipe
 from alignkit.runs import Run
+
+if TYPE_CHECKING:
+    from alignkit.rewards.trial import Trial
 
 
 def load_recipe(recipe: str | Path | Mapping[str, Any], sets: Sequence[str] = (), method: str | None = None) -> Recipe:
@@ -86,6 +89,20 @@ def quick_task(kind: str, data: Path | None, metrics: Sequence[str], max_rows: i
             f"expected {wrong['ctx']['expected']}, got {kind!r}" if wrong["type"] == "literal_error" else wrong["msg"]
         )
         raise UserError(Problem(message, field=f"--{wrong['loc'][0]}")) from error
+
+
+def reward_test(recipe: Recipe) -> Trial:
+    """What the recipe's rewards say of right, wrong and adversarial answers to its own prompts. Trains nothing.
+
+    Raises:
+        UserError: a method without rewards, or what can't be read or loaded.
+    """
+    if not isinstance(recipe, OnlineRecipe):
+        raise UserError(recipe.problem("method", f"{recipe.method} has no rewards", "give a recipe that has `rewards`"))
+    from alignkit.rewards.trial import try_rewards
+
+    launch.set_environment()
+    return try_rewards(recipe)
 
 
 def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> Run:

@@ -24,6 +24,7 @@ OWN_ENTRIES = (
     "manifest.json",
     "state.json",
     "metrics.jsonl",
+    "samples.jsonl",
     "checkpoints",
     "model",
     "merged",

@@ -40,4 +40,5 @@ METHOD = Method(
     config="trl:GRPOConfig",
     prepare=online.prepare,
     build_trainer=build_trainer,
+    finish=online.finish,
 )

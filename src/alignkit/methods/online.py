@@ -61,6 +61,11 @@ def build_trainer(stage: Stage, trainer_class: Any, *, token_level: bool = False
         raise
 
 
+def finish(_stage: Stage, trainer: Any) -> None:
+    """Nothing is rewarded any more once the result is saved."""
+    trainer.rewards.close()
+
+
 def _require_room(stage: Stage) -> None:
     """The longest prompt and its completion must fit the model's context."""
     assert stage.data is not None and stage.model is not None

@@ -39,6 +39,7 @@ class Isolated:
         self.spec, self.timeout, self.max_failed, self.log = dict(spec), timeout, max_failed, log
         # The process ends with the thread that started it (prctl): this thread lives as long as the reward.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="alignkit-reward")
+        self._closed = False
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._started = self._thread.submit(self._start)
@@ -53,6 +54,12 @@ class Isolated:
         return answer
 
     def close(self) -> None:
+        """Kill the process, also in the middle of a call: whoever waits for its answer is told Refused."""
+        self._closed = True
+        process = self._process
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         self._thread.submit(self._stop)
         self._thread.shutdown(wait=False)
 
@@ -98,6 +105,8 @@ class Isolated:
             return None
 
     def _ensure(self) -> None:
+        if self._closed:
+            raise Refused("it was closed")
         if self._process is None or self._process.poll() is not None:
             self._stop()
             self._start()

@@ -74,6 +74,14 @@ class Online(Trainer):
         super().__init__(*args, reward_funcs=[_named(name) for name in rewards.names], **kwargs)
         self.samples_file = SamplesFile(samples_path if self.args.should_save else None)
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """A run that ends badly must not wait for a reward that hangs."""
+        try:
+            return super().train(*args, **kwargs)
+        except BaseException:
+            self.rewards.close()
+            raise
+
     # ------------------------------------------------------------------ generation and rewards
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """`inputs` are rows of `data.prompts`: TRL is given what a row stands for."""

@@ -40,6 +40,20 @@ def _instruction(data: Data) -> list[Data]:
     return [{"prompt": prompt, **_others(data, "prompt", "instruction", "input", *OPENING)}]
 
 
+PUZZLE = (
+    "Use each of the numbers {numbers} exactly once, with + - * / and brackets, to make {target}. "
+    "Think first; write the expression alone on the last line."
+)
+
+
+def _puzzle(data: Data) -> list[Data]:
+    numbers, target = data["numbers"], data.get("target") or 24
+    if not isinstance(numbers, list) or not numbers:
+        raise Skip("no numbers")
+    prompt = [*opening(data), user(PUZZLE.format(numbers=", ".join(map(str, numbers)), target=target))]
+    return [{"prompt": prompt, **_others(data, *OPENING), "target": target}]
+
+
 def _without_answer(messages: list[Data]) -> list[Data]:
     """A chat up to the last thing that is not the assistant's."""
     end = len(messages)
@@ -88,6 +102,17 @@ LAYOUTS = (
         _instruction,
         ("input", *OPENING),
         plain=True,
+    ),
+    Layout(
+        "puzzle_prompt",
+        "prompt_only",
+        "numbers to combine into a target (24 by default), asked for in a fixed sentence",
+        ("numbers",),
+        _puzzle,
+        ("target", *OPENING),
+        {"numbers": ("nums",)},
+        plain=True,
+        rank=2,
     ),
     Layout(
         "messages_prompt",

@@ -117,3 +117,29 @@ def arithmetic_24(
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""
+
+
+def solve(numbers: Sequence[int], target: int = 24) -> str | None:
+    """An expression of all the numbers whose value is the target, by trying every one; None where there is none."""
+    return _combined([(Fraction(number), str(number)) for number in numbers], Fraction(target))
+
+
+def _combined(parts: list[tuple[Fraction, str]], target: Fraction) -> str | None:
+    """Two of the parts become one, until one is left."""
+    if len(parts) == 1:
+        return parts[0][1].removeprefix("(").removesuffix(")") if parts[0][0] == target else None
+    for first in range(len(parts)):
+        for second in range(len(parts)):
+            if first == second:
+                continue
+            (a, left), (b, right) = parts[first], parts[second]
+            rest = [part for place, part in enumerate(parts) if place not in (first, second)]
+            made = [(a - b, f"({left}-{right})")]
+            if first < second:  # + and * give the same either way round
+                made += [(a + b, f"({left}+{right})"), (a * b, f"({left}*{right})")]
+            if b:
+                made.append((a / b, f"({left}/{right})"))
+            for part in made:
+                if (found := _combined([*rest, part], target)) is not None:
+                    return found
+    return None
