@@ -135,6 +135,39 @@ def test_packed_rows_are_shown_example_by_example(look: Callable[..., Inspection
     assert found.counts["train"]["packed_rows"] == 2
 
 
+def test_tags_stand_with_the_first_piece_of_a_word(
+    tiny_recipe: dict[str, Any], write_recipe: Callable[..., Path], write_jsonl: WriteRows, capsys: Any
+) -> None:
+    write_jsonl([{"tokens": ["Ann", "is", "in", "Bonn"], "tags": ["B-PER", "O", "O", "B-LOC"]}])
+    training = {"max_steps": 1, "max_length": 48}
+    recipe = {**tiny_recipe, "method": "classify", "task": "token", "training": training}
+    model = {**tiny_recipe["model"], "config": {**tiny_recipe["model"]["config"], "model_type": "llama"}}
+    data = {"train": "data.jsonl", "eval": "data.jsonl"}
+    found = inspect(api.load_recipe(write_recipe({**recipe, "model": model, "data": data})), 1)
+    tokens = [token for token in found.shown[0].parts[0].tokens if not token.special]
+    tags = [(token.text.strip(), token.tag, token.trained) for token in tokens if token.text.strip()]
+    assert tags[:3] == [("A", "B-PER", True), ("n", None, False), ("n", None, False)]
+    assert ("B", "B-LOC", True) in tags and sum(trained for *_, trained in tags) == 4
+    print_inspection(found, console())
+    assert "A/B-PER·n·n" in capsys.readouterr().out
+    assert 'tagged" title=' in page(found)
+
+
+def test_prompts_come_with_what_rewards_read(
+    tiny_recipe: dict[str, Any], write_recipe: Callable[..., Path], write_jsonl: WriteRows, capsys: Any
+) -> None:
+    write_jsonl([{"prompt": [{"role": "user", "content": "1+1="}], "answer": "2", "level": 3}] * 4)
+    recipe = {
+        **tiny_recipe, "method": "grpo", "data": {"train": "data.jsonl"}, "rewards": [{"name": "exact_match"}],
+        "training": {"max_steps": 1, "per_device_train_batch_size": 4, "num_generations": 4},
+    }  # fmt: skip
+    found = inspect(api.load_recipe(write_recipe(recipe)), 1)
+    assert [token.text for token in found.shown[0].parts[0].tokens] == ["<s>", "<|user|>", *"1+1=", "<|assistant|>"]
+    assert found.shown[0].columns == {"answer": "2", "level": 3}
+    print_inspection(found, console())
+    assert "  answer: 2\n" in capsys.readouterr().out
+
+
 def test_a_page_holds_the_texts_escaped(look: Callable[..., Inspection], write_jsonl: WriteRows) -> None:
     write_jsonl([{"messages": [{"role": "user", "content": "<b>hi"}, TURNS[1]]}])
     text = page(look({"train": "data.jsonl"}))

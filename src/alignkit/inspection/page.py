@@ -19,10 +19,9 @@ def page(found: Inspection) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    stop = found.template.stop_token if found.template else None
 
     def pieces(part: Part) -> list[Any]:
-        return list(segments(part.tokens, stop))
+        return list(segments(part.tokens, found.template.stop_token if found.template else None, found.view))
 
     name = found.recipe.path.name if found.recipe.path else "recipe"
     return environment.get_template("page.html.jinja").render(

@@ -36,7 +36,7 @@ def print_inspection(found: Inspection, to: Console) -> None:
     colour = to.is_terminal and not to.no_color
     total = (found.counts.get(found.split) or {}).get("examples")
     for number, shown in enumerate(found.shown, 1):
-        to.print(_heading(shown, number, total), soft_wrap=True)
+        to.print(_heading(shown, found, number, total), soft_wrap=True)
         to.print(_parts(shown, found, to.width, colour))
         for name, value in shown.columns.items():
             to.print(Text.assemble((f"  {name}: ", "bold"), _one_line(value)), soft_wrap=True)
@@ -52,32 +52,34 @@ def print_inspection(found: Inspection, to: Console) -> None:
         to.print(Text.assemble(("warning: ", "bold yellow"), line), soft_wrap=True)
 
 
-def _heading(shown: Shown, number: int, total: int | None) -> Text:
+def _heading(shown: Shown, found: Inspection, number: int, total: int | None) -> Text:
     tokens = sum(len(part.tokens) for part in shown.parts)
-    trained = sum(part.trained for part in shown.parts)
+    marked = sum(part.trained for part in shown.parts)
     whole = "" if total is None else f" of {total:,}"
-    words = [f"{tokens:,} tokens", *([f"{trained:,} trained on"] if trained else []), *filter(None, [shown.place])]
+    kind = "trained on" if found.view.marked.startswith("trained on") else "marked"
+    words = [f"{tokens:,} tokens", *([f"{marked:,} {kind}"] if marked else []), *filter(None, [shown.place])]
     return Text.assemble((f"example {number}{whole}", "bold"), f"  {shown.id}  {', '.join(words)}")
 
 
 def _parts(shown: Shown, found: Inspection, width: int, colour: bool) -> RenderableType:
-    """The parts side by side where there is room, else below each other."""
-    beside = len(shown.parts) > 1 and width // len(shown.parts) >= NARROWEST
-    room = width // len(shown.parts) - 1 if beside else width
-    stop = found.template.stop_token if found.template else None
-    made = [_part(part, stop, room, colour) for part in shown.parts]
-    return Columns(made, width=room, padding=(0, 1)) if beside else Group(*made)
+    """The parts side by side where there is room, but for those that stand alone."""
+    above, rest = [part for part in shown.parts if part.alone], [part for part in shown.parts if not part.alone]
+    beside = len(rest) > 1 and width // len(rest) >= NARROWEST
+    room = width // len(rest) - 1 if beside else width
+    made = [_part(part, found, room, colour) for part in rest]
+    whole = [_part(part, found, width, colour) for part in above]
+    return Group(*whole, Columns(made, width=room, padding=(0, 1)) if beside else Group(*made))
 
 
-def _part(part: Part, stop: str | None, width: int, colour: bool) -> Text:
+def _part(part: Part, found: Inspection, width: int, colour: bool) -> Text:
     text = Text(no_wrap=True)
     if part.title:
         text.append(f"{part.title} ({len(part.tokens):,} tokens)\n", "bold")
-    for piece in segments(part.tokens, stop):
-        trained = piece[0].trained
-        words = "" if colour else WORDS[trained]
+    for piece in segments(part.tokens, found.template.stop_token if found.template else None, found.view):
+        marked = piece[0].trained and found.view.in_turns
+        words = "" if colour else WORDS[marked] if found.view.marked.startswith("trained") else ""
         for line in _lines(piece, width - len(words) - 4, colour):
-            bar, style = BARS[trained]
+            bar, style = BARS[marked]
             text.append("  " + words).append(bar, style).append(" ").append(line).append("\n")
     text.right_crop(1)
     return text
@@ -110,7 +112,7 @@ def visible(text: str) -> str:
 def _legend(found: Inspection, colour: bool) -> Text:
     between = "" if colour else f"; {BETWEEN} stands between tokens"
     return Text.assemble(
-        BARS[True], f" {found.view.learned}   ", BARS[False], f" read only   {NEWLINE} line break{between}"
+        BARS[True], f" {found.view.marked}   ", BARS[False], f" read only   {NEWLINE} line break{between}"
     )
 
 
@@ -148,6 +150,8 @@ def count_lines(counts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         share = f", {learned:,} trained on ({learned / tokens:.0%})" if learned else ""
         yield "tokens", f"{tokens:,}{share}, {tokens / max(examples, 1):,.0f} an example, {counts['longest']:,} at most"
     yield "truncated", f"{counts.get('truncated', 0):,}"
+    if labels := counts.get("labels"):
+        yield "labels", ", ".join(f"{name} {number:,}" for name, number in labels.items())
     if packed := counts.get("packed_rows"):
         yield "packed", f"{packed:,} rows, {counts['fill']:.1%} full"
     for one in sources if len(sources) > 1 else []:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from alignkit.data.render import IGNORED
+from alignkit.data.turns import common_prefix
 from alignkit.inspection.tokens import Token, TokenTexts
 
 if TYPE_CHECKING:
@@ -17,10 +19,14 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Part:
-    """A run of tokens under a title (`chosen`, `prompt`); the title is empty where an example has one part."""
+    """A run of tokens under a title (`chosen`, `prompt`); the title is empty where an example has one part.
+
+    `alone`: it stands above the others instead of beside them.
+    """
 
     title: str
     tokens: list[Token]
+    alone: bool = False
 
     @property
     def trained(self) -> int:
@@ -86,17 +92,77 @@ def language_modeling(row: Row, reader: Reader) -> Iterator[Shown]:
         yield Shown(name, [Part("", tokens)], place=place)
 
 
+def pairs_of_texts(row: Row, reader: Reader) -> Iterator[Shown]:
+    """Two whole texts, for a reward model; marked is where they differ."""
+    sides = {"chosen": row["chosen_ids"], "rejected": row["rejected_ids"]}
+    shared = common_prefix(*sides.values())
+    parts = [Part(name, reader.tokens(ids, [at >= shared for at in range(len(ids))])) for name, ids in sides.items()]
+    yield Shown(row["example_id"], parts, {"margin": row["margin"]} if row.get("margin") else {})
+
+
+def pairs_of_answers(row: Row, reader: Reader) -> Iterator[Shown]:
+    """A prompt and two answers to it."""
+    sides = [Part(name, reader.tokens(row[f"{name}_ids"], _flags(row[f"{name}_mask"]))) for name in SIDES]
+    yield Shown(row["example_id"], [Part("prompt", reader.tokens(row["prompt_ids"]), alone=True), *sides])
+
+
+def judged_answers(row: Row, reader: Reader) -> Iterator[Shown]:
+    """A prompt and one answer, with its verdict."""
+    answer = reader.tokens(row["completion_ids"], _flags(row["completion_mask"]))
+    parts = [Part("prompt", reader.tokens(row["prompt_ids"]), alone=True), Part("answer", answer, alone=True)]
+    yield Shown(row["example_id"], parts, {"verdict": "wanted" if row["label"] else "unwanted"})
+
+
+def prompts(row: Row, reader: Reader) -> Iterator[Shown]:
+    """A prompt for the model to complete, with the columns that rewards read."""
+    columns = {name: value for name, value in json.loads(row["row"]).items() if name != "prompt"}
+    yield Shown(row["example_id"], [Part("", reader.tokens(row["prompt_ids"]))], columns)
+
+
+def tagged(row: Row, reader: Reader) -> Iterator[Shown]:
+    """Words in pieces; a word's tag stands with its first piece, and the others have none."""
+    tags: list[str | None] = [None] * len(row["input_ids"])
+    for place, tag in zip(row["firsts"], row["tags"], strict=True):
+        tags[place] = tag
+    tokens = reader.tokens(row["input_ids"], [tag is not None for tag in tags], tags)
+    yield Shown(row["example_id"], [Part("", tokens)], place=f"window {row['window'] + 1}" if row["window"] else "")
+
+
+def labelled(row: Row, reader: Reader) -> Iterator[Shown]:
+    """A text and its label, or labels, or number."""
+    yield Shown(row["example_id"], [Part("", reader.tokens(row["input_ids"]))], {"label": json.loads(row["label"])})
+
+
+def _flags(mask: Sequence[int]) -> list[bool]:
+    return [bool(one) for one in mask]
+
+
+SIDES = ("chosen", "rejected")
+
+
 @dataclass(frozen=True)
 class View:
-    """One shape of rows: the columns that tell it, and how it is shown."""
+    """One shape of rows: the columns that tell it, and how it is shown.
+
+    `marked` says what the marked tokens are; `in_turns`: whether marked and other tokens stand on lines of their own.
+    """
 
     name: str
     columns: tuple[str, ...]
     show: Callable[[Row, Reader], Iterator[Shown]]
-    learned: str  # what is trained on, in words: the legend
+    marked: str = "trained on"
+    in_turns: bool = True
 
 
-VIEWS: tuple[View, ...] = (View("language modelling", ("input_ids", "labels"), language_modeling, "trained on"),)
+VIEWS: tuple[View, ...] = (
+    View("pairs of answers", ("prompt_ids", "chosen_ids", "rejected_ids", "chosen_mask"), pairs_of_answers),
+    View("pairs of texts", ("chosen_ids", "rejected_ids"), pairs_of_texts, "where the two differ"),
+    View("judged answers", ("prompt_ids", "completion_ids", "completion_mask", "label"), judged_answers),
+    View("prompts", ("prompt_ids", "row"), prompts),
+    View("tagged words", ("input_ids", "firsts", "tags"), tagged, "trained on: a word's first piece", in_turns=False),
+    View("labelled texts", ("input_ids", "label"), labelled),
+    View("language modelling", ("input_ids", "labels"), language_modeling),
+)
 """The first whose columns a row has."""
 
 
@@ -107,11 +173,14 @@ def view_of(columns: Sequence[str]) -> View:
     return found
 
 
-def segments(tokens: Sequence[Token], stop_token: str | None) -> Iterator[list[Token]]:
-    """Tokens cut into what is read as one piece: at each change of what is learned, and behind a turn's end.
+def segments(tokens: Sequence[Token], stop_token: str | None, view: View) -> Iterator[list[Token]]:
+    """Tokens cut into what is read as one piece: at each change of what is marked, and behind a turn's end.
 
     A turn ends with its stop token and the white space that the template writes after it.
     """
+    if not view.in_turns:
+        yield list(tokens)
+        return
     piece: list[Token] = []
     ended = False
     for token in tokens:

@@ -33,10 +33,10 @@ def _of_part(part: str, counts: Mapping[str, Any]) -> Iterator[str]:
     dropped = sum((counts.get("dropped") or {}).values())
     if dropped > MANY_DROPPED * (examples + dropped):
         yield f"{part}: {_share(dropped, examples + dropped)} of the examples are dropped"
-    if tokens and (learned := counts.get("supervised_tokens", 0)) < FEW_LEARNED * tokens:
+    if tokens and 0 < (learned := counts.get("supervised_tokens", 0)) < FEW_LEARNED * tokens:
         yield f"{part}: only {_share(learned, tokens)} of the tokens are trained on"
     if cut := counts.get("truncated"):
-        yield f"{part}: {_share(cut, examples)} of the examples are cut off at max_length, without their stop token"
+        yield f"{part}: {_share(cut, examples)} of the examples are cut off at max_length: their ends are not seen"
     if same := counts.get("also_in_train"):
         yield f"{part}: {_share(same, examples)} of the examples are in the training set too, token for token"
     if copies := counts.get("duplicates"):
@@ -68,9 +68,7 @@ def _doubled_bos(prepared: Prepared, tokenizer: PreTrainedTokenizerBase) -> Iter
         table = getattr(data, "data", None)  # a stream has none
         if bos is None or bos == tokenizer.eos_token_id or table is None:
             continue
-        for name in (name for name in table.column_names if name.endswith("input_ids") or name.endswith("_ids")):
-            if name == "example_id":
-                continue
+        for name in (name for name in table.column_names if name.endswith("_ids")):
             number = sum(_doubled(chunk, bos) for chunk in table.column(name).chunks)
             if number:
                 yield f"{part}: {number:,} times {tokenizer.bos_token} stands twice in a row ({name})"
