@@ -32,6 +32,7 @@ from alignkit.models import (
 )
 from alignkit.recipe import Recipe
 from alignkit.record import say_plan, write_beginnings, write_endings
+from alignkit.report.card import CARD, write_card
 from alignkit.runs import Run, require_free_space
 from alignkit.trainers import MetricsFile, Progress, StopRequests, build_arguments
 from alignkit.trainers.attention import attending_by_products
@@ -108,13 +109,11 @@ def story(job: Job, told: Told, stop: StopRequests, warnings: list[str]) -> None
     save_result(trainer.model, stage.tokenizer, run.model_dir)
     method.finish(stage, trainer)
     write_endings(job, trainer, live, told.begun_at, warnings)
-    if arguments.push_to_hub:
-        say(f"uploading the result to {trainer.hub_model_id}")
-        upload_folder(repo_id=trainer.hub_model_id, folder_path=run.model_dir, token=arguments.hub_token)
-
+    _publish(trainer, run, say)
     if recipe.tasks():
         evaluate_run(recipe, run.path, trainer.model, stage.tokenizer, start=job.start, precision=precision,
                      prepared=stage.data, say=say)  # fmt: skip
+        _publish(trainer, run, say, only=CARD)
 
 
 def evaluate(
@@ -175,6 +174,17 @@ def _require_disk(job: Job, trainer: Any) -> None:
 def _evaluated_last(trainer: Any) -> bool:
     last = trainer.state.global_step
     return any("eval_runtime" in line and line.get("step") == last for line in trainer.state.log_history)
+
+
+def _publish(trainer: Any, run: Run, say: Voice, only: str | None = None) -> None:
+    """Upload the result, where the recipe says so; once it is evaluated, the card alone, with its scores."""
+    if not trainer.args.push_to_hub:
+        return
+    write_card(run.path)
+    say(f"uploading the {'model card' if only else 'result'} to {trainer.hub_model_id}")
+    upload_folder(
+        repo_id=trainer.hub_model_id, folder_path=run.model_dir, token=trainer.args.hub_token, allow_patterns=only
+    )
 
 
 @contextlib.contextmanager

@@ -77,6 +77,7 @@ def test_nf4_merges_into_the_weights_that_the_adapter_saw(train: Callable[..., P
     assert found["greatest_difference"] < 1e-4 and found["same_first_choice"] == 1.0
     folder = Path(found["model"])
     assert folder == run / "merged" and found["files"] > 1
+    assert "library_name: transformers" in (folder / "README.md").read_text()
     assert "quantization_config" not in json.loads((folder / "config.json").read_text())
     # Merged into the weights before they were quantised, as `PeftModel.merge_and_unload` on the plain base does, the
     # answers are others.

@@ -13,6 +13,7 @@ from alignkit.errors import RunFailed, UserError
 from alignkit.inspection.gather import gather
 from alignkit.merging.weights import load_adapter_of, precision_of
 from alignkit.models import load_result, save_result
+from alignkit.report.card import write_card
 
 if TYPE_CHECKING:
     from alignkit.merging.plan import Plan
@@ -58,6 +59,8 @@ def compared(plan: Plan, merged: tuple[Any, Any], say: Callable[[str], None]) ->
                 f"the merged model differs from the adapter: greatest logit difference {found.greatest:.3g} on "
                 f"{len(rows)} {rows_from}, where rounding to {_name(dtype)} explains {allowed:.2g}; nothing was kept"
             )
+        if plan.run is not None:
+            write_card(plan.run, aside)
         if plan.out.exists():
             shutil.rmtree(plan.out)
         plan.out.parent.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,7 @@ class Plan:
         base: where the base lies, a folder or a Hub id; `revision` for the latter.
         dtype: of the merged weights, torch's word; None: the base's own.
         quantization: BitsAndBytesConfig's fields, where the adapter was trained on quantised weights.
-        recipe: the run's, where the adapter is a run's.
+        run, recipe: where the adapter is a run's.
         notes: what could not be checked.
     """
 
@@ -46,6 +46,7 @@ class Plan:
     max_shard_size: str
     head: Head
     quantization: dict[str, Any] | None = None
+    run: Path | None = None
     recipe: Recipe | None = None
     notes: tuple[str, ...] = ()
 
@@ -79,6 +80,7 @@ def make_plan(
         max_shard_size=max_shard_size,
         head=HEADS.get(str(adapter.config.get("task_type")), "causal_lm"),
         quantization=recipe.quantization.arguments() if quantised and recipe and recipe.quantization else None,
+        run=None if run is None else run.path,
         recipe=recipe,
         notes=notes,
     )

@@ -12,12 +12,13 @@ from alignkit.errors import Problem, UserError
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write report.html and report.md into the run folder and return the path of report.html.
+    """Write report.html, report.md and the model card (model/README.md), and return the path of report.html.
 
     Reads recipe.yaml, manifest.json, state.json, metrics.jsonl, evaluation/scores.json and evaluation/samples.jsonl, of
     which each may be missing or cut short: whatever cannot be read is said in the report. Raises OSError only where the
     report cannot be written.
     """
+    from alignkit.report.card import write_card
     from alignkit.report.data import gather
     from alignkit.report.markdown import markdown
     from alignkit.report.page import html
@@ -29,6 +30,7 @@ def write_report(run_dir: Path) -> Path:
     head, sections = headline(data), build(data)
     _write(run_dir / "report.md", markdown(head, sections, run_dir))
     _write(run_dir / "report.html", html(head, sections, run_dir))
+    write_card(run_dir)
     return run_dir / "report.html"
 
 

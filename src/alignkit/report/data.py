@@ -124,7 +124,7 @@ def gather(run_dir: Path) -> ReportData:
         scores=_scores(run.evaluation_dir / "scores.json", notes),
         samples=_samples(_lines(samples, notes)),
         details=[item for item in listed(_json(run.evaluation_dir / "details.json", notes)) if isinstance(item, dict)],
-        result=_result(run.model_dir),
+        result=result_at(run.model_dir),
         notes=notes,
     )
 
@@ -317,7 +317,7 @@ def as_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _result(folder: Path) -> Result:
+def result_at(folder: Path) -> Result:
     """What `model/` holds, from its config files; torch-free and forgiving."""
     ignored: list[str] = []
     adapter = _mapping(folder / "adapter_config.json", ignored)

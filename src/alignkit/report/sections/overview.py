@@ -49,7 +49,7 @@ class Headline:
 def headline(data: ReportData) -> Headline:
     """Method, model, base → result, and how the run ended."""
     method = str(data.manifest_at("method") or data.recipe_at("method") or "")
-    words = [METHODS.get(method, method), _tuning(data)]
+    words = [METHODS.get(method, method), tuning(data)]
     tone, sentence = STATES.get(data.state, STATES["empty"])
     if gain := _gain(data):
         sentence = f"{sentence} {gain}"
@@ -90,7 +90,8 @@ def warnings(data: ReportData) -> Section | None:
     return Section("warnings", "Warnings", [Bullets(met, tone="warn")]) if met else None
 
 
-def _tuning(data: ReportData) -> str:
+def tuning(data: ReportData) -> str:
+    """`QLoRA, rank 16`, or `full fine-tuning`."""
     quantization, adapter = data.recipe_at("quantization"), data.recipe_at("adapter")
     if not isinstance(adapter, dict) or not adapter:
         return "full fine-tuning" if data.recipe else ""

@@ -14,7 +14,7 @@ def load(data: ReportData) -> Section | None:
     """Code that loads the result with plain transformers or peft."""
     if not data.result.kind:
         return None
-    return Section("load", "Use the result", [Code(_snippet(data), "python")])
+    return Section("load", "Use the result", [Code(snippet(data), "python")])
 
 
 def reproduce(data: ReportData) -> Section | None:
@@ -49,7 +49,8 @@ def recipe(data: ReportData) -> Section | None:
     return Section("recipe", "Recipe", [Fold("recipe.yaml, with every value that was used", [code])])
 
 
-def _snippet(data: ReportData) -> str:
+def snippet(data: ReportData) -> str:
+    """Python that loads the result and asks it something."""
     result, path = data.result, json.dumps(str(data.result.path), ensure_ascii=False)
     library, prefix = ("peft", "AutoPeftModelFor") if result.kind == "adapter" else ("transformers", "AutoModelFor")
     name = prefix + result.task
