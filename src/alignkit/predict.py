@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import chain, islice
 from pathlib import Path
@@ -22,9 +22,9 @@ from typing import IO, Any, Protocol
 from alignkit import launch, methods
 from alignkit.console import Voice, logged_to, redirect_libraries
 from alignkit.errors import Problem, UserError
-from alignkit.examples import Row, iter_rows, local_files
-from alignkit.examples.labels import TEXT_COLUMNS, TOKEN_COLUMNS
-from alignkit.model_folders import describe_folder
+from alignkit.examples import Dropped, Layout, Row, iter_rows, local_files, recognise
+from alignkit.examples.labels import CONFIG_KEY, TEXT_COLUMNS, TOKEN_COLUMNS
+from alignkit.model_folders import cached_snapshot, describe_folder
 from alignkit.recipe import Head, Recipe, Source
 
 BLOCK = 1024
@@ -60,11 +60,13 @@ class Kind:
     """How results of one kind are asked.
 
     `asks`: for a result, the function that makes of a row what is asked; it raises a UserError with file and line for a
-    row that can't be asked, and imports nothing heavy. `module`: has `load(result) -> Predictor`.
+    row that can't be asked, and imports nothing heavy. `module`: has `load(result) -> Predictor`. `block`: rows
+    answered, and written, together.
     """
 
     asks: Callable[[Result], Callable[[Row], Any]]
     module: str
+    block: int = BLOCK
 
 
 # ---------------------------------------------------------------------- the command
@@ -92,17 +94,17 @@ def predict(result: str, file: str | Path, out: Path | None = None, *, overwrite
         import_module("transformers.utils.logging").disable_progress_bar()
         predictor: Predictor = module.load(asked)
         say.release()
-        return _stream(predictor, chain(head, rows), writer, say)
+        return _stream(predictor, chain(head, rows), writer, say, kind.block)
 
 
-def _stream(predictor: Predictor, rows: Iterator[tuple[Row, Any]], writer: _Writer, say: Voice) -> int:
+def _stream(predictor: Predictor, rows: Iterator[tuple[Row, Any]], writer: _Writer, say: Voice, size: int) -> int:
     for _ in range(writer.done):
         next(rows, None)
     began = spoken = time.monotonic()
     first = writer.done
     if first:
         say(f"going on after {first:,} rows that were answered before")
-    while block := list(islice(rows, BLOCK)):
+    while block := list(islice(rows, size)):
         answers = predictor.answer([asked for _, asked in block])
         writer.write([{"id": row.id, **answer} for (row, _), answer in zip(block, answers, strict=True)])
         if time.monotonic() - spoken > PATIENCE:
@@ -120,7 +122,7 @@ def find_result(name: str) -> Result:
     if not folder.is_dir():
         if folder.exists() or name.startswith((".", "/", "~")):
             raise UserError(Problem("no such run or model folder", file=name))
-        return Result(name, "labels", "sequence_classification")
+        return _on_hub(name)
     if (folder / "recipe.yaml").is_file():
         if not (folder / "model").is_dir():
             message = "the run has no result yet"
@@ -133,7 +135,28 @@ def find_result(name: str) -> Result:
     if described.problems:
         raise UserError([Problem(message, file=name) for message in described.problems])
     head = _head(described.config)
-    return Result(str(described.path), _known("completions" if head == "causal_lm" else "labels", name), head)
+    return Result(str(described.path), _kind(described.config, head), head)
+
+
+def _on_hub(name: str) -> Result:
+    """A model on the Hub, by its config in the local cache; one that is not there yet is taken for a classifier."""
+    folder = cached_snapshot(name)
+    found = next(
+        (path for path in ("adapter_config.json", "config.json") if folder and (folder / path).is_file()), None
+    )
+    if folder is None or found is None:
+        return Result(name, "labels", "sequence_classification")
+    config = json.loads((folder / found).read_text(encoding="utf-8"))
+    head = _head(config)
+    return Result(name, _kind(config, head), head)
+
+
+def _kind(config: Mapping[str, Any], head: Head) -> str:
+    """What a model answers with, by its config: one output that is no classifier's is a reward."""
+    if head == "causal_lm":
+        return "completions"
+    single = head == "sequence_classification" and len(config.get("id2label") or {}) == 1
+    return "rewards" if single and CONFIG_KEY not in config else "labels"
 
 
 def _head(config: Mapping[str, Any]) -> Head:
@@ -186,7 +209,37 @@ def _at(row: Row, message: str, column: str | None) -> Problem:
     return Problem(message if row.line is not None else f"row {row.number}: {message}", row.origin, row.line, column)
 
 
-PREDICTORS = {"labels": Kind(_texts_or_words, "alignkit.evaluation.predictor")}
+def _by_layout(*shapes: str) -> Callable[[Result], Callable[[Row], Any]]:
+    """Each row as an example of one of these shapes, read as training reads it; a text alone is taken as it is."""
+
+    def asks(asked: Result) -> Callable[[Row], Any]:
+        known: dict[tuple[str, ...], Layout] = {}
+
+        def ask(row: Row) -> Any:
+            if "prompt_only" in shapes and "text" in row.data and "prompt" not in row.data:
+                row = replace(row, data={**row.data, "prompt": row.data["text"]})
+            columns = tuple(map(str, row.data))
+            if columns not in known:
+                mapped = {ours: theirs for ours, theirs in asked.columns.items() if theirs in row.data}
+                try:
+                    known[columns] = recognise([row], Source(path=row.origin, columns=mapped), shapes)
+                except UserError as error:
+                    raise UserError([replace(one, file=row.origin, line=row.line) for one in error.problems]) from error
+            item = next(iter(known[columns].convert(row)))
+            if isinstance(item, Dropped):
+                raise UserError(_at(row, item.reason, None))
+            return item
+
+        return ask
+
+    return asks
+
+
+PREDICTORS = {
+    "labels": Kind(_texts_or_words, "alignkit.evaluation.predictor"),
+    "completions": Kind(_by_layout("prompt_only"), "alignkit.evaluation.completer", block=64),
+    "rewards": Kind(_by_layout("preference", "prompt_completion", "language_modeling"), "alignkit.evaluation.rewarder"),
+}
 """What a result answers with (a method's `answers`) -> how it is asked."""
 
 

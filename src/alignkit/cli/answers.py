@@ -19,7 +19,7 @@ def predict(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file that --out names.")] = False,
 ) -> None:
-    """Answer every row of a file, as JSON lines in the same order: labels and probabilities.
+    """Answer every row of a file, as JSON lines in the same order: labels, completions or rewards.
 
     Example: alignkit predict runs/tiny-classify reviews.jsonl --out answers.jsonl
     """

@@ -13,20 +13,22 @@ from alignkit.models import load_result
 
 def load(result: Any) -> LabelPredictor:
     """The classifier behind an `alignkit.predict.Result`: a run's, a model folder's or a Hub id's. Raises UserError."""
+    return LabelPredictor(Classifier(*loaded(result)))
+
+
+def loaded(result: Any) -> tuple[Any, Any]:
+    """Model and tokenizer of an `alignkit.predict.Result`; a run's as its recipe loads them. Raises UserError."""
     recipe = result.recipe
     if recipe is None:
-        model, tokenizer = load_result(result.model, head=result.head)
-    else:
-        quantization = None if recipe.quantization is None else recipe.quantization.arguments()
-        model, tokenizer = load_result(
-            result.model,
-            head=recipe.head,
-            quantization=quantization,
-            trust_remote_code=recipe.model.trust_remote_code,
-            use_safetensors=recipe.model.use_safetensors,
-            attn_implementation=recipe.model.attn_implementation,
-        )
-    return LabelPredictor(Classifier(model, tokenizer))
+        return load_result(result.model, head=result.head)
+    return load_result(
+        result.model,
+        head=recipe.head,
+        quantization=None if recipe.quantization is None else recipe.quantization.arguments(),
+        trust_remote_code=recipe.model.trust_remote_code,
+        use_safetensors=recipe.model.use_safetensors,
+        attn_implementation=recipe.model.attn_implementation,
+    )
 
 
 class LabelPredictor:

@@ -96,6 +96,7 @@ METHOD = Method(
     config="trl:RewardConfig",
     prepare=prepare,
     build_trainer=build_trainer,
+    answers="rewards",
     build_model=build_model,
     finish=finish,
 )

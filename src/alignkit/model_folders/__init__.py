@@ -16,7 +16,15 @@ from alignkit.model_folders.folders import (
     has_tokenizer,
     labels_in_adapter,
 )
-from alignkit.model_folders.names import PACKAGED, TOKENIZERS, is_hub_id, model_place, result_folder, start_of
+from alignkit.model_folders.names import (
+    PACKAGED,
+    TOKENIZERS,
+    cached_snapshot,
+    is_hub_id,
+    model_place,
+    result_folder,
+    start_of,
+)
 
 __all__ = [
     "BASE",
@@ -24,6 +32,7 @@ __all__ = [
     "PACKAGED",
     "TOKENIZERS",
     "ModelFolder",
+    "cached_snapshot",
     "check_model",
     "describe_folder",
     "find_template",
