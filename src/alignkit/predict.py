@@ -24,7 +24,7 @@ from alignkit.console import Voice, logged_to, redirect_libraries
 from alignkit.errors import Problem, UserError
 from alignkit.examples import Dropped, Layout, Row, iter_rows, local_files, recognise
 from alignkit.examples.labels import CONFIG_KEY, TEXT_COLUMNS, TOKEN_COLUMNS
-from alignkit.model_folders import cached_snapshot, describe_folder
+from alignkit.model_folders import cached_snapshot, describe_folder, head_of
 from alignkit.recipe import Head, Recipe, Source
 
 BLOCK = 1024
@@ -134,7 +134,7 @@ def find_result(name: str) -> Result:
     described = describe_folder(folder)
     if described.problems:
         raise UserError([Problem(message, file=name) for message in described.problems])
-    head = _head(described.config)
+    head = described.head
     return Result(str(described.path), _kind(described.config, head), head)
 
 
@@ -147,7 +147,7 @@ def _on_hub(name: str) -> Result:
     if folder is None or found is None:
         return Result(name, "labels", "sequence_classification")
     config = json.loads((folder / found).read_text(encoding="utf-8"))
-    head = _head(config)
+    head = head_of(config)
     return Result(name, _kind(config, head), head)
 
 
@@ -157,15 +157,6 @@ def _kind(config: Mapping[str, Any], head: Head) -> str:
         return "completions"
     single = head == "sequence_classification" and len(config.get("id2label") or {}) == 1
     return "rewards" if single and CONFIG_KEY not in config else "labels"
-
-
-def _head(config: Mapping[str, Any]) -> Head:
-    """What a model, or an adapter, has on top, by its config."""
-    task = str(config.get("task_type") or next(iter(config.get("architectures") or ()), ""))
-    if task == "TOKEN_CLS" or task.endswith("TokenClassification"):
-        return "token_classification"
-    texts = task == "SEQ_CLS" or task.endswith("SequenceClassification")
-    return "sequence_classification" if texts else "causal_lm"
 
 
 def _known(kind: str, name: str) -> str:

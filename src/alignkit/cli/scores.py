@@ -19,7 +19,7 @@ def evaluate(
         str, typer.Argument(help="A recipe, a run folder, a model folder or a Hub id.", show_default=False)
     ],
     task: Annotated[
-        str | None, typer.Option(help="A quick task instead of the recipe's: generation or perplexity.")
+        str | None, typer.Option(help="A quick task instead of the recipe's: generation, perplexity or classification.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="The quick task's data file.")] = None,
     metric: Annotated[list[str] | None, typer.Option(help="The quick task's metrics. May be given again.")] = None,

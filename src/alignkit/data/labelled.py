@@ -138,8 +138,10 @@ class LabelledStore(RowStore):
     @property
     def groups(self) -> np.ndarray:
         """A number for each row, the same for all windows of a text and for equal texts."""
-        first: dict[str, int] = {}
-        return np.array([first.setdefault(i, t) for i, t in zip(self.example_ids, self._texts, strict=True)])
+        whole: dict[str, int] = {}
+        for name, text in zip(self.example_ids, self._texts, strict=True):
+            whole[name] = hash((whole.get(name), text))  # of numbers: the same in every process
+        return np.array([whole[name] for name in self.example_ids])
 
     def strata(self) -> np.ndarray:
         """What the split keeps in proportion, (N,) numbers: labels, sets of labels, or tenths of a numeric target."""

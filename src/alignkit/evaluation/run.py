@@ -15,6 +15,7 @@ from alignkit.evaluation.scores import Score
 from alignkit.evaluation.split import eval_split, train_split
 from alignkit.evaluation.stage import Say
 from alignkit.evaluation.tasks import evaluate_tasks
+from alignkit.model_folders import describe_folder
 from alignkit.models import build_model, build_tokenizer, choose_precision, load_result
 from alignkit.models.adapters import changes_base
 
@@ -192,8 +193,11 @@ def _evaluate_model(name: str, tasks: Sequence[EvaluationTask], out_dir: Path | 
     if not tasks:
         raise UserError(Problem("a model alone says nothing of what to evaluate", hint="give --task"))
     say(f"loading {name}")
-    model, tokenizer = load_result(name)
-    folder = Path(name) if Path(name).is_dir() else Path(name.replace("/", "--"))
+    local = Path(name).is_dir()
+    classifier = any(task.task == "classification" for task in tasks)
+    head: Any = describe_folder(name).head if local else "sequence_classification" if classifier else "causal_lm"
+    model, tokenizer = load_result(name, head=head)
+    folder = Path(name) if local else Path(name.replace("/", "--"))
     return evaluate_tasks(
         tasks,
         model,

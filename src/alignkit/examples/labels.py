@@ -17,6 +17,13 @@ SINGLE: Kind = "single_label_classification"
 MULTI: Kind = "multi_label_classification"
 NUMERIC: Kind = "regression"
 TOKEN: Kind = "token_classification"
+MEASURED: dict[str, tuple[str, ...]] = {
+    "single_label_classification": ("accuracy", "f1_macro", "f1_weighted", "matthews_correlation"),
+    MULTI: ("accuracy", "f1_macro", "f1_micro", "f1_weighted"),
+    NUMERIC: ("mean_absolute_error", "root_mean_squared_error", "r2", "pearson_correlation"),
+    TOKEN: ("accuracy", "matthews_correlation", "entity_f1"),
+}
+"""What an evaluation while training gives beside the loss: early stopping's metric is one of them."""
 TEXT_COLUMNS = ("text", "sentence", "content", "review")
 TOKEN_COLUMNS = ("tokens", "words")
 CONFIG_KEY = "alignkit_classifier"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from alignkit.errors import Problem, UserError
-from alignkit.examples.labels import MULTI, NUMERIC, TOKEN, Head
+from alignkit.examples.labels import MEASURED, MULTI, NUMERIC, TOKEN, Head
 from alignkit.methods.base import Method, Stage
 from alignkit.recipe import EvaluationTask, Recipe, Section, TrainingSection
 from alignkit.recipe import Head as ModelHead
@@ -19,13 +19,6 @@ if TYPE_CHECKING:
 SHAPES = ("labelled",)
 HELD_OUT = EvaluationTask(name="held_out", task="classification", baseline=False)
 LOWER_IS_BETTER = ("mean_absolute_error", "root_mean_squared_error")
-MEASURED: dict[str, tuple[str, ...]] = {
-    "single_label_classification": ("accuracy", "f1_macro", "f1_weighted", "matthews_correlation"),
-    MULTI: ("accuracy", "f1_macro", "f1_micro", "f1_weighted"),
-    NUMERIC: ("mean_absolute_error", "root_mean_squared_error", "r2", "pearson_correlation"),
-    TOKEN: ("accuracy", "matthews_correlation", "entity_f1"),
-}
-"""What an evaluation while training gives beside the loss: early stopping's metric is one of them."""
 
 
 class LabelsSection(Section):
@@ -71,7 +64,12 @@ class ClassifyRecipe(Recipe):
 
     def tasks(self) -> list[EvaluationTask]:
         """A classifier is always evaluated: on its eval split, if the recipe names no task."""
-        return self.evaluation or [HELD_OUT]
+        # The start of training has no head for these labels, as a rule: it is measured only where the recipe says so.
+        named = [
+            task if "baseline" in task.model_fields_set else task.model_copy(update={"baseline": False})
+            for task in self.evaluation
+        ]
+        return named or [HELD_OUT]
 
     def contradictions(self) -> Iterator[Problem]:
         training, labels, data = self.training, self.labels, self.data

@@ -14,6 +14,7 @@ from alignkit.model_folders.folders import (
     describe_folder,
     find_template,
     has_tokenizer,
+    head_of,
     labels_in_adapter,
 )
 from alignkit.model_folders.names import (
@@ -37,6 +38,7 @@ __all__ = [
     "describe_folder",
     "find_template",
     "has_tokenizer",
+    "head_of",
     "is_hub_id",
     "labels_in_adapter",
     "model_place",

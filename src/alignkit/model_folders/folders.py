@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from alignkit.model_folders.names import result_folder
+from alignkit.recipe import Head
 
 BASE = "base"
 """Beside an adapter: the base it stands on, where that exists nowhere else (merged, resized, or random weights)."""
@@ -48,6 +49,20 @@ class ModelFolder:
     run: Path | None = None
     """The run folder, where the path given was one."""
     problems: tuple[str, ...] = ()
+
+    @property
+    def head(self) -> Head:
+        """What the model, or the adapter, has on top."""
+        return head_of(self.config)
+
+
+def head_of(config: Mapping[str, Any]) -> Head:
+    """What a model, or an adapter, has on top, by its config."""
+    task = str(config.get("task_type") or next(iter(config.get("architectures") or ()), ""))
+    if task == "TOKEN_CLS" or task.endswith("TokenClassification"):
+        return "token_classification"
+    texts = task == "SEQ_CLS" or task.endswith("SequenceClassification")
+    return "sequence_classification" if texts else "causal_lm"
 
 
 def describe_folder(path: str | Path) -> ModelFolder:

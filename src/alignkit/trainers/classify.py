@@ -186,11 +186,3 @@ class _Measures:
         if self.head.scheme is not None:
             found.append(entity_f1([pair[0] for pair in tags], [pair[1] for pair in tags]))
         return {one.name: one.value for one in found}
-
-
-MEASURED = {
-    "single_label_classification": ("accuracy", "f1_macro", "f1_weighted", "matthews_correlation"),
-    MULTI: ("accuracy", "f1_macro", "f1_micro", "f1_weighted"),
-    NUMERIC: ("mean_absolute_error", "root_mean_squared_error", "r2", "pearson_correlation"),
-    TOKEN: ("accuracy", "matthews_correlation", "entity_f1"),
-}

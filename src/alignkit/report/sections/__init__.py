@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from alignkit.report.blocks import Section
 from alignkit.report.data import ReportData
+from alignkit.report.sections.classification import classification
 from alignkit.report.sections.data import data_counts
 from alignkit.report.sections.overview import key_figures, warnings
 from alignkit.report.sections.reuse import load, recipe, reproduce
@@ -22,6 +23,7 @@ SECTIONS: tuple[Callable[[ReportData], Section | None], ...] = (
     warnings,
     scores,
     slices,
+    classification,
     training,
     data_counts,
     samples,

@@ -59,10 +59,16 @@ def snippet(data: ReportData) -> str:
         if library == "transformers"
         else (f"from peft import {name}\nfrom transformers import AutoTokenizer")
     )
+    labels, options = [], ""
+    if library == "peft" and result.task != "CausalLM":  # the labels stand in the config beside the adapter
+        imports = imports.replace("import AutoTokenizer", "import AutoConfig, AutoTokenizer")
+        labels = [f"config = AutoConfig.from_pretrained({path})"]
+        options = ", id2label=config.id2label, problem_type=config.problem_type"
     lines = [
         imports,
         "",
-        f"model = {name}.from_pretrained({path})",
+        *labels,
+        f"model = {name}.from_pretrained({path}{options})",
         f"tokenizer = AutoTokenizer.from_pretrained({path})",
         "",
     ]
