@@ -90,6 +90,7 @@ class LabelledRenderer:
             if words and not example.data["tokens"]:
                 rows.append(Dropped(example.id, "no tokens", example.row))
                 continue
+            text = hashlib.blake2b(b"\0".join(window.input_ids.tobytes() for window in one.windows)).hexdigest()
             for number, window in enumerate(one.windows):
                 columns: dict[str, Any] = {"input_ids": window.input_ids}
                 if words:
@@ -98,7 +99,8 @@ class LabelledRenderer:
                 else:
                     columns["label"] = label
                 learned = len(window.words) if words else len(window.input_ids)
-                rows.append(RenderedRow(example.id, columns, len(window.input_ids), learned, one.truncated))
+                length = len(window.input_ids)
+                rows.append(RenderedRow(example.id, columns, length, learned, one.truncated, group=text))
         return rows
 
     def _label(self, example: Example) -> str:
@@ -116,7 +118,7 @@ class LabelledRenderer:
 
 
 class LabelledStore(RowStore):
-    """Rows of texts or tokens; in memory also their labels, and which rows belong together."""
+    """Rows of texts or tokens; in memory also their labels."""
 
     def __init__(self, folder: Path, name: str, task: str) -> None:
         ids = pa.field("input_ids", pa.list_(pa.int32()))
@@ -125,23 +127,12 @@ class LabelledStore(RowStore):
             words = [pa.field("firsts", pa.list_(pa.int32())), pa.field("tags", pa.list_(pa.string()))]
             fields = [ids, *words, pa.field("window", pa.int32())]
         super().__init__(folder, name, pa.schema(fields))
-        self._texts: list[int] = []
         self._labels: list[str] = []
 
     def add(self, row: RenderedRow) -> None:
         super().add(row)
-        content = row.columns["input_ids"].tobytes()
-        self._texts.append(int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little"))
         label = row.columns.get("label")
         self._labels.append(label if label is not None else _kinds(row.columns["tags"]))
-
-    @property
-    def groups(self) -> np.ndarray:
-        """A number for each row, the same for all windows of a text and for equal texts."""
-        whole: dict[str, int] = {}
-        for name, text in zip(self.example_ids, self._texts, strict=True):
-            whole[name] = hash((whole.get(name), text))  # of numbers: the same in every process
-        return np.array([whole[name] for name in self.example_ids])
 
     def strata(self) -> np.ndarray:
         """What the split keeps in proportion, (N,) numbers: labels, sets of labels, or tenths of a numeric target."""
