@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -68,7 +69,8 @@ def test_a_stopped_prediction_goes_on(
     from transformers import BertForTokenClassification
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(predicting, "BLOCK", 4)
+    few = dataclasses.replace(predicting.PREDICTORS["labels"], block=4)
+    monkeypatch.setitem(predicting.PREDICTORS, "labels", few)
     names = {0: "O", 1: "B-PER", 2: "I-PER"}
     BertForTokenClassification.from_pretrained(
         bert, id2label=names, label2id={n: i for i, n in names.items()}
