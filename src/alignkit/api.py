@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from alignkit import launch, methods, preflight
+from alignkit import gpus, launch, methods, preflight
 from alignkit import recipe as recipes
 from alignkit.errors import Problem, UserError
 from alignkit.examples import recognised
@@ -44,6 +44,25 @@ def check(recipe: Recipe) -> list[tuple[str, str, str]]:
     preflight.require(recipe, shapes)
     found = recognised(recipe, shapes)
     return [(field, source.path or f"generate:{source.generate}", layout.name) for field, source, layout in found]
+
+
+def plan(
+    recipes: Sequence[str | Path], sets: Sequence[str] = (), *, gpu: str | None = None, max_batch: bool = False
+) -> list[dict[str, Any]]:
+    """What each recipe needs: memory in bytes and where it stands, FLOPs, tokens, time, and which GPUs it fits.
+
+    Args:
+        gpu: a name of the table in `alignkit.gpus`, "cpu" for this machine's processor, or None for what suits.
+        max_batch: also find the largest micro-batch that fits on `gpu`.
+
+    Raises:
+        UserError: a recipe that does not validate, an unknown GPU, or a model that cannot be simulated.
+    """
+    target = gpu if gpu is None or gpu.lower() == gpus.CPU else gpus.find(gpu)
+    if max_batch and not isinstance(target, gpus.Gpu):
+        raise UserError(Problem("it needs a GPU to fit on", field="--max-batch", hint="add --gpu h100-80gb"))
+    loaded = [load_recipe(recipe, sets) for recipe in recipes]
+    return [launch.plan(recipe, target, max_batch=max_batch) for recipe in loaded]
 
 
 def evaluate(

@@ -17,6 +17,7 @@ from typing import Any
 from alignkit import methods
 from alignkit.console import Voice, logged_to
 from alignkit.errors import Interrupted, Problem, UserError
+from alignkit.gpus import Gpu
 from alignkit.methods.base import Method
 from alignkit.recipe import EvaluationTask, Recipe
 from alignkit.runs import Run
@@ -106,6 +107,21 @@ def evaluate(
         with _stoppable():
             worker: Any = importlib.import_module("alignkit.worker")
         return worker.evaluate(target, say, tasks=tasks, out_dir=out_dir, start=start)
+
+
+def plan(recipe: Recipe, gpu: Gpu | str | None, *, max_batch: bool = False) -> dict[str, Any]:
+    """What `recipe` needs on `gpu` (None: what suits the machine and the model), simulated; see `alignkit.plan`.
+
+    Raises:
+        UserError: something the user can mend, or a model that cannot be simulated.
+    """
+    set_environment()
+    with logged_to(Path(os.devnull)):
+        say = Voice()
+        say("loading the libraries")
+        with contextlib.closing(say), _stoppable():
+            run: Any = importlib.import_module("alignkit.plan.run")
+            return run.plan(recipe, gpu, say, max_batch=max_batch)
 
 
 @contextlib.contextmanager

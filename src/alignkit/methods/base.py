@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from alignkit.data import Prepared
     from alignkit.models import Precision
+    from alignkit.models.start import Start
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Stage:
     say: Callable[[str], None]
     precision: Precision
     arguments: TrainingArguments
-    start: str | None = None
+    start: str | Start | None = None
     tokenizer: PreTrainedTokenizerBase | None = None
     data: Prepared | None = None
     model: PreTrainedModel | None = None

@@ -62,9 +62,15 @@ def load_adapter(
         head: of the base, where it may not be the one that the adapter was made for (a reward model from an SFT
             adapter): peft then trains and saves the new head with the adapter, or only loads the low-rank weights.
     """
-    from peft import PeftConfig, PeftModel
+    from peft import PeftConfig, PeftModel, get_peft_model
 
     assert start.adapter is not None
+    if start.config is not None:  # a plan: the adapter's shape is enough
+        with raised_upstream(complain, start.adapter):
+            config = PeftConfig.from_pretrained(start.adapter)
+            config.task_type = _TASK_TYPES[head] if head is not None and is_trainable else None
+            config.inference_mode = not is_trainable
+            return get_peft_model(base, config)
     with raised_upstream(complain, start.adapter):
         config = PeftConfig.from_pretrained(start.adapter, revision=start.adapter_revision)
         foreign = head is not None and config.task_type not in (None, _TASK_TYPES[head])

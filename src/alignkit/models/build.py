@@ -42,7 +42,7 @@ def build_model(
     head: Head = "causal_lm",
     num_labels: int | None = None,
     *,
-    start: str | Path | None = None,
+    start: str | Path | Start | None = None,
     notes: list[str] | None = None,
     head_config: Mapping[str, Any] | None = None,
     new_head: bool = False,
@@ -96,6 +96,11 @@ def auto_class(head: Head) -> Any:
 
 def load_base(start: Start, head: Head, complain: Complain, **options: Any) -> PreTrainedModel:
     """`from_pretrained` of the start's base model, with what it raises turned into a UserError."""
+    if start.config is not None:
+        from alignkit.models.shapes import model_of_shape
+
+        with raised_upstream(complain, start.base):
+            return model_of_shape(auto_class(head), start.config, options)
     with raised_upstream(complain, start.base):
         model, found = auto_class(head).from_pretrained(
             start.base, revision=start.base_revision or "main", output_loading_info=True, **options
@@ -287,7 +292,7 @@ def _with_adapter(
     base: PreTrainedModel,
     found: Start | None,
     head: Head,
-    start: str | Path | None,
+    start: str | Path | Start | None,
 ) -> Any:
     field = start_field(recipe, start)
     old = found is not None and found.adapter is not None

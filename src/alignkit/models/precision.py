@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from alignkit.errors import UserError
-from alignkit.models.start import recipe_start
+from alignkit.models.start import Start, recipe_start
 
 if TYPE_CHECKING:
     from alignkit.recipe import Recipe
@@ -49,7 +49,7 @@ class Precision:
     """What the user should know, one line each; for the log and the manifest."""
 
 
-def choose_precision(recipe: Recipe, start: str | Path | None = None) -> Precision:
+def choose_precision(recipe: Recipe, start: str | Path | Start | None = None) -> Precision:
     """The precision of `recipe` on this process's device; raises UserError for what the device cannot do.
 
     `start` replaces `model.model_name_or_path`: going on from an adapter is no full fine-tuning.
@@ -93,7 +93,7 @@ def _arm_bfloat16() -> bool:
 
 
 def decide_precision(
-    recipe: Recipe, device: torch.device, native_bfloat16: bool, start: str | Path | None = None
+    recipe: Recipe, device: torch.device, native_bfloat16: bool, start: str | Path | Start | None = None
 ) -> Precision:
     """The table at the top of this module, for a device that computes bfloat16 natively or does not."""
     wanted = recipe.model.dtype
@@ -132,7 +132,7 @@ def decide_precision(
     )
 
 
-def _adapted(recipe: Recipe, start: str | Path | None) -> bool:
+def _adapted(recipe: Recipe, start: str | Path | Start | None) -> bool:
     """Whether an adapter is trained: the recipe's, or the one that training starts from."""
     if recipe.adapter is not None or recipe.quantization is not None:
         return True

@@ -13,6 +13,8 @@ from alignkit.model_folders import describe_folder, start_of
 from alignkit.models.upstream import Complain, raised_upstream
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
     from alignkit.recipe import Recipe
 
 
@@ -27,17 +29,21 @@ class Start:
     tokenizer: str = ""
     """The folder or Hub id that holds the tokenizer: the adapter's own, else its base's."""
     tokenizer_revision: str | None = None
+    config: PreTrainedConfig | None = None
+    """Where it is given, the model is made from it and no weights are read: for a plan."""
 
 
-def start_field(recipe: Recipe, start: str | Path | None) -> str:
+def start_field(recipe: Recipe, start: str | Path | Start | None) -> str:
     """The recipe's field that says where training starts."""
     if recipe.model.from_recipe is not None and start is not None:
         return "model.from_recipe"
     return "model.model_name_or_path"
 
 
-def recipe_start(recipe: Recipe, start: str | Path | None = None) -> Start | None:
-    """The recipe's start, or None for `init: random`. `start` is the result of `model.from_recipe`."""
+def recipe_start(recipe: Recipe, start: str | Path | Start | None = None) -> Start | None:
+    """The recipe's start; None for `init: random`. `start` is the result of `model.from_recipe`, or found before."""
+    if isinstance(start, Start):
+        return start
     source = start_of(recipe, start)
     if source is None:
         return None

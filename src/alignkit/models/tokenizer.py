@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import UserError
 from alignkit.model_folders import PACKAGED, TOKENIZERS, find_template, model_place, result_folder
-from alignkit.models.start import recipe_start, start_field
+from alignkit.models.start import Start, recipe_start, start_field
 from alignkit.models.upstream import Complain, complain_about, raised_upstream
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _PROBE = "probe7"
 
 
 def build_tokenizer(
-    recipe: Recipe, start: str | Path | None = None, notes: list[str] | None = None
+    recipe: Recipe, start: str | Path | Start | None = None, notes: list[str] | None = None
 ) -> PreTrainedTokenizerBase:
     """Load the recipe's tokenizer; settle pad, EOS and padding side; set the chat template.
 
@@ -51,7 +51,7 @@ def load_tokenizer(
         return AutoTokenizer.from_pretrained(name, revision=revision or "main", trust_remote_code=trust_remote_code)
 
 
-def _tokenizer_place(recipe: Recipe, start: str | Path | None) -> tuple[str, str, str | None]:
+def _tokenizer_place(recipe: Recipe, start: str | Path | Start | None) -> tuple[str, str, str | None]:
     """Which recipe field names the tokenizer, its folder or Hub id, and the revision."""
     model = recipe.model
     if model.tokenizer_name_or_path is not None:

@@ -1,0 +1,37 @@
+"""The command that plans: what a recipe will need, before anything is rented."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alignkit.cli.app import JsonOption, SetOption, app
+
+
+@app.command()
+def plan(
+    recipes: Annotated[list[Path], typer.Argument(help="Recipes' YAML files.", show_default=False)],
+    gpu: Annotated[
+        str | None, typer.Option(help="The GPU to plan for: h100-80gb, rtx4090-24gb, …; `cpu` for this machine.")
+    ] = None,
+    max_batch: Annotated[
+        bool, typer.Option("--max-batch", help="Find the largest micro-batch that fits; needs --gpu.")
+    ] = False,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what memory, work and time recipes need, by simulating their own training step. No GPU is needed.
+
+    Example: alignkit plan recipes/qlora_llama.yaml --gpu rtx4090-24gb
+    """
+    from alignkit import api
+    from alignkit.plan.show import as_text
+
+    plans = api.plan(recipes, set_ or (), gpu=gpu, max_batch=max_batch)
+    if as_json:
+        typer.echo(json.dumps(plans[0] if len(plans) == 1 else plans, indent=2))
+    else:
+        typer.echo("\n\n".join(as_text(one) for one in plans))

@@ -1,0 +1,95 @@
+"""The rows of a plan: the recipe's own where they are at hand and small, else as long as the recipe allows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignkit.errors import UserError
+from alignkit.methods.base import Method, Stage
+from alignkit.recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+    from alignkit.data import Prepared
+
+MOST_BYTES = 32 * 2**20
+"""Data files up to this size are read for their lengths; larger ones would take longer than the plan."""
+USUAL_LENGTH = 1024
+WORD = "word"
+_TEMPLATE = "{% for message in messages %}{{ message['content'] + ' ' + eos_token + ' ' }}{% endfor %}"
+
+
+def own_rows(recipe: Recipe, method: Method, stage: Stage) -> Prepared | None:
+    """The recipe's rows as training would see them, or None where they are not here, or large."""
+    if recipe.data is None or recipe.data.streaming:
+        return None
+    size = 0
+    for source in recipe.data.train:
+        if source.path is None:
+            continue
+        path = recipe.base_dir / Path(source.path).expanduser()
+        if not path.is_file():
+            return None
+        size += path.stat().st_size
+    if size > MOST_BYTES:
+        return None
+    return method.prepare(stage)
+
+
+def longest_rows(recipe: Recipe, method: Method, stage: Stage, length: int, folder: Path) -> Prepared:
+    """Rows of `length` tokens, of the method's first shape, through the method's own preparation."""
+    from alignkit.recipe import DataSection, Source
+
+    count = max(2, int(recipe.training.resolved()["per_device_train_batch_size"]))
+    file = folder / f"rows-{method.shapes[0]}-{length}.jsonl"
+    lines = [json.dumps(_example(method.shapes[0], length, index)) for index in range(count)]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    section = DataSection(train=[Source(path=str(file))], loss_on=recipe.data.loss_on if recipe.data else None)
+    whole = recipe.model_copy(update={"data": section})
+    before, stage.recipe = stage.recipe, whole
+    try:
+        return method.prepare(stage)
+    except UserError:
+        stage.recipe = whole.model_copy(update={"data": section.model_copy(update={"loss_on": None})})
+        return method.prepare(stage)
+    finally:
+        stage.recipe = before
+
+
+def _example(shape: str, length: int, index: int) -> dict[str, Any]:
+    """An example that is longer than a row: it is cut to one. Numbers keep examples apart."""
+    half, whole = f"{WORD} " * (length // 2 - 2), f"{WORD} " * length
+    if shape == "language_modeling":
+        return {"text": f"{index} {whole}"}
+    if shape == "prompt_completion":
+        return {"prompt": f"{index} {half}", "completion": whole}
+    if shape == "preference":
+        return {"prompt": f"{index} {half}", "chosen": f"{whole}1", "rejected": f"{whole}2"}
+    if shape == "labelled":
+        return {"text": f"{index} {whole}", "label": index % 2}
+    return {"prompt": f"{index} {half}", "answer": "1"}
+
+
+def row_length(recipe: Recipe, config: PreTrainedConfig) -> int:
+    """Tokens of the longest row: `max_length`, or what the model takes."""
+    wanted = recipe.training.resolved().get("max_length")
+    context = int(getattr(config.get_text_config(), "max_position_embeddings", 0) or USUAL_LENGTH)
+    return int(wanted) if wanted else min(context, USUAL_LENGTH)
+
+
+def stand_in(config: PreTrainedConfig) -> PreTrainedTokenizerBase:
+    """A tokenizer of one token a word, for models whose own is not at hand."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    names = ["<pad>", "<s>", "</s>", "<unk>", WORD]
+    words = Tokenizer(models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    size = int(getattr(config.get_text_config(), "max_position_embeddings", 0) or 10**6)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>",
+        cls_token="<s>", sep_token="</s>", model_max_length=size, chat_template=_TEMPLATE,
+    )  # fmt: skip

@@ -1,0 +1,326 @@
+"""One optimizer step of a recipe, on fake tensors: the recipe's own model, trainer, loss, clipping and optimizer."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import _disable_current_modes
+
+from alignkit.methods.base import Method, Stage
+from alignkit.models import Precision
+from alignkit.models.shapes import numbers_in
+from alignkit.models.start import Start
+from alignkit.plan.follow import Follow
+from alignkit.plan.seams import changed
+from alignkit.runs import Run
+from alignkit.trainers import build_arguments
+from alignkit.trainers.attention import attending_by_products
+
+if TYPE_CHECKING:
+    from alignkit.data import Prepared
+    from alignkit.recipe import Recipe
+
+PARTS = (
+    "weights",
+    "adapter",
+    "gradients",
+    "optimizer",
+    "activations",
+    "logits",
+    "temporaries",
+    "rollout cache",
+    "batch",
+)
+TEMPORARIES = PARTS.index("temporaries")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is simulated: a recipe on a device, with everything about it that is no tensor of the model."""
+
+    recipe: Recipe
+    method: Method
+    precision: Precision
+    cuda: bool
+    start: Start | None
+    """With the config of the depth that is simulated."""
+    tokenizer: Any
+    data: Prepared
+    world_size: int = 1
+
+
+@dataclass
+class Phase:
+    """A stretch of operations: each one's name, and the bytes that live once it has run, by part (N, parts)."""
+
+    name: str
+    names: np.ndarray
+    parts: np.ndarray
+
+    @property
+    def totals(self) -> np.ndarray:
+        totals: np.ndarray = self.parts.sum(axis=1)
+        return totals
+
+
+@dataclass
+class Timeline:
+    """One simulated optimizer step."""
+
+    phases: list[Phase]
+    flops: int
+    """Of one optimizer step on one device."""
+    tokens: int
+    """Real tokens of the simulated micro-batch."""
+    parameters: int
+    trainable: int
+    accumulation: int
+    shape: tuple[int, int]
+    """Rows and columns of the micro-batch."""
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Marks:
+    """Where phases begin, as numbers of operations."""
+
+    follow: Follow
+    starts: list[tuple[str, int]] = field(default_factory=list)
+
+    def __call__(self, name: str) -> None:
+        self.starts.append((name, self.follow.now))
+
+
+def simulate(case: Case) -> Timeline:
+    """The timeline of one step in its steady state: the optimizer has its state, and gradients accumulate.
+
+    Raises:
+        CannotSimulate: the code asks for values that fake tensors lack.
+        UserError: what building the model or the trainer refuses.
+    """
+    fake = FakeTensorMode()
+    follow = Follow(fake)
+    marks = _Marks(follow)
+    with _own_accelerate_state(), _no_collection(), fake, follow, changed(follow, cuda=case.cuda):
+        marks("building")
+        stage = _stage(case)
+        stage.model = case.method.build_model(stage)
+        trainer: Any = case.method.build_trainer(stage)
+        follow.widths = frozenset({_vocabulary(stage.model), 32768} - {0})
+        _prepare(trainer)
+        batch, tokens, shape = _batch(trainer, follow, case)
+        _step(trainer, batch, follow, marks)
+        _name_parts(trainer, follow, marks)
+        total, trainable = _count(trainer.model)
+    accumulation = trainer.args.gradient_accumulation_steps
+    per_micro, once = _flops(follow, marks)
+    return Timeline(
+        phases=_phases(follow, marks),
+        flops=per_micro * accumulation + once,
+        tokens=tokens,
+        parameters=total,
+        trainable=trainable,
+        accumulation=accumulation,
+        shape=shape,
+    )
+
+
+# ---------------------------------------------------------------------- building
+def _stage(case: Case) -> Stage:
+    arguments: Any = build_arguments(
+        case.recipe, case.method.config_class(), Path("unwritten"), case.precision, has_eval=False,
+        world_size=case.world_size, report_to="none", push_to_hub=False, use_cpu=True, save_strategy="no",
+        load_best_model_at_end=False, dataloader_num_workers=0,
+    )  # fmt: skip
+    stage = Stage(case.recipe, Run("unwritten"), lambda _: None, case.precision, arguments, start=case.start)
+    stage.tokenizer, stage.data = case.tokenizer, case.data
+    return stage
+
+
+def _prepare(trainer: Any) -> None:
+    """What `train()` does before its first step."""
+    arguments = trainer.args
+    if arguments.activation_checkpointing:
+        options = dict(arguments.activation_checkpointing_kwargs or {})
+        every, offload = options.pop("every_n_layers", 1), options.pop("offload", False)
+        trainer.model.activation_checkpointing_enable(
+            activation_checkpointing_kwargs=options or None, every_n_layers=every, offload=offload
+        )
+    trainer.create_optimizer()
+    trainer.model.train()
+    trainer.model_wrapped = trainer.accelerator.prepare_model(trainer.model, device_placement=False)
+    trainer.optimizer = trainer.accelerator.prepare_optimizer(trainer.optimizer, device_placement=False)
+    trainer.current_gradient_accumulation_steps = arguments.gradient_accumulation_steps
+
+
+def _batch(trainer: Any, follow: Follow, case: Case) -> tuple[dict[str, Any], int, tuple[int, int]]:
+    """The heaviest micro-batch of the data's order, its real tokens, and its shape."""
+    with _disable_current_modes():
+        data, size = trainer.train_dataset, trainer.args.per_device_train_batch_size
+        order = list(trainer._get_train_sampler() or range(len(data)))
+        lengths = np.asarray(data["length"]) if "length" in data.column_names else np.ones(len(data), dtype=int)
+        chunks = [order[first : first + size] for first in range(0, max(len(order) - size, 0) + 1, size)]
+        heaviest = max(chunks, key=lambda chunk: (lengths[chunk].max() * len(chunk), lengths[chunk].sum()))
+        rows = [data[int(index)] for index in heaviest]
+        batch = trainer.data_collator(rows)
+    tokens = int(lengths[heaviest].sum())
+    put = {key: follow.put(value) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+    for value in put.values():
+        if isinstance(value, torch.Tensor):
+            follow.name(value, "batch")
+    shape = next((tuple(value.shape) for key, value in put.items() if key.endswith("input_ids")), (size, 0))
+    del case
+    return put, tokens, (int(shape[0]), int(shape[1]))
+
+
+# ---------------------------------------------------------------------- the step
+def _step(trainer: Any, batch: dict[str, Any], follow: Follow, marks: _Marks) -> None:
+    _make_state(trainer)
+    if trainer.args.gradient_accumulation_steps > 1:  # as of the second micro-batch on
+        _make_gradients(trainer)
+    model = trainer.model_wrapped
+    with attending_by_products(trainer.model), _backward_marked(trainer, marks):
+        items = trainer._get_num_items_in_batch([batch], trainer.args.device)
+        marks("forward")
+        trainer.training_step(model, batch, items)
+    marks("clipping")
+    norm = trainer._clip_grad_norm(model) if trainer.args.max_grad_norm > 0 else None
+    _name_gradients(trainer, follow)
+    trainer._get_grad_norm(model, grad_norm=norm)
+    marks("optimizer")
+    trainer.optimizer.step()
+
+
+def _make_gradients(trainer: Any) -> None:
+    for parameter in _trained(trainer):
+        parameter.grad = torch.zeros_like(parameter)
+
+
+def _make_state(trainer: Any) -> None:
+    """The optimizer's state, as its first step makes it."""
+    _make_gradients(trainer)
+    trainer.optimizer.step()
+    trainer.optimizer.zero_grad()
+
+
+def _trained(trainer: Any) -> Iterator[torch.nn.Parameter]:
+    return (parameter for parameter in trainer.model.parameters() if parameter.requires_grad)
+
+
+@contextlib.contextmanager
+def _backward_marked(trainer: Any, marks: _Marks) -> Iterator[None]:
+    backward: Callable[..., None] = trainer.accelerator.backward
+
+    def marked(loss: torch.Tensor, **kwargs: Any) -> None:
+        marks("backward")
+        backward(loss, **kwargs)
+
+    with patch.object(trainer.accelerator, "backward", marked):
+        yield
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Python's collector comes at arbitrary moments: what it frees would differ between simulations."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@contextlib.contextmanager
+def _own_accelerate_state() -> Iterator[None]:
+    """Accelerate keeps one state a process: the simulation gets its own, and a run's stays as it is."""
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    classes = (AcceleratorState, GradientState, PartialState)
+    before = [dict(cls._shared_state) for cls in classes]
+    for cls in classes:
+        cls._shared_state.clear()
+    try:
+        yield
+    finally:
+        for cls, state in zip(classes, before, strict=True):
+            cls._shared_state.clear()
+            cls._shared_state.update(state)
+
+
+# ---------------------------------------------------------------------- what stands where
+def _name_gradients(trainer: Any, follow: Follow) -> None:
+    for parameter in _trained(trainer):
+        if parameter.grad is not None:
+            follow.name(parameter.grad, "gradients")
+
+
+def _name_parts(trainer: Any, follow: Follow, marks: _Marks) -> None:
+    adapted = hasattr(trainer.model, "peft_config")
+    for parameter in itertools.chain(trainer.model.parameters(), trainer.model.buffers()):
+        follow.name(parameter, "adapter" if adapted and parameter.requires_grad else "weights")
+        for state in _quantisation_state(parameter):
+            follow.name(state, "weights")
+    for state in trainer.optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, torch.Tensor):
+                follow.name(value, "optimizer")
+    starts = dict(marks.starts)
+    forward, backward = starts["forward"], starts["backward"]
+    for block in follow.blocks:
+        if block.part is None and block.wide:
+            block.part = "logits"
+        elif block.part is None and forward <= block.start < backward and (block.end is None or block.end > backward):
+            block.part = "activations"
+
+
+def _quantisation_state(parameter: Any) -> Iterator[torch.Tensor]:
+    state = getattr(parameter, "quant_state", None)
+    while state is not None:
+        for value in (state.absmax, state.code, state.offset):
+            if isinstance(value, torch.Tensor):
+                yield value
+        state = state.state2
+    if isinstance(getattr(parameter, "SCB", None), torch.Tensor):
+        yield parameter.SCB
+
+
+def _vocabulary(model: Any) -> int:
+    return int(getattr(model.config.get_text_config(), "vocab_size", 0) or 0)
+
+
+def _count(model: Any) -> tuple[int, int]:
+    numbers = [(numbers_in(parameter), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(number for number, _ in numbers), sum(number for number, trained in numbers if trained)
+
+
+def _phases(follow: Follow, marks: _Marks) -> list[Phase]:
+    deltas: np.ndarray = np.zeros((follow.now + 1, len(PARTS)), dtype=np.int64)
+    for block in follow.blocks:
+        part = TEMPORARIES if block.part is None else PARTS.index(block.part)
+        deltas[block.start, part] += block.size
+        if block.end is not None:
+            deltas[block.end, part] -= block.size
+    parts, names = deltas.cumsum(axis=0), np.asarray(follow.names)
+    bounds = [*marks.starts, ("end", follow.now)]
+    return [
+        Phase(name, names[first:last], parts[first:last])
+        for (name, first), (_, last) in itertools.pairwise(bounds)
+        if last > first and name != "building"  # on the device nothing is there yet but what grows
+    ]
+
+
+def _flops(follow: Follow, marks: _Marks) -> tuple[int, int]:
+    """FLOPs of a micro-batch, and of what is done once a step."""
+    starts = dict(marks.starts)
+    micro = sum(flops for at, flops in follow.flops if starts["forward"] <= at < starts["clipping"])
+    once = sum(flops for at, flops in follow.flops if at >= starts["clipping"])
+    return micro, once

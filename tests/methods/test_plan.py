@@ -1,0 +1,94 @@
+"""Plans against what training really takes, and against the full simulation."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignkit import api
+from alignkit.plan.run import Planner, planner
+
+MEASURE = """
+import sys, torch
+from alignkit import api, launch
+launch.set_environment()
+import alignkit.worker
+recipe = api.load_recipe(sys.argv[1])
+with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    launch.train(recipe)
+live = peak = 0
+for event in sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
+    if event.name() == "[memory]":
+        live += event.nbytes()
+        peak = max(peak, live)
+print(peak)
+"""
+
+
+def measured(path: Path) -> int:
+    """The most bytes that torch's CPU allocator held while the recipe trained, by the profiler's memory record."""
+    done = subprocess.run([sys.executable, "-c", MEASURE, str(path)], cwd=path.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def planned(write_recipe: Callable[..., Path]) -> Callable[..., Any]:
+    def plan(recipe: dict[str, Any], gpu: Any = "cpu", *, full: bool = False) -> Any:
+        with planner(api.load_recipe(write_recipe(recipe)), gpu) as made:
+            assert isinstance(made, Planner)
+            return made.plan(full=full)
+
+    return plan
+
+
+def grown(recipe: dict[str, Any], layers: int = 6, **config: Any) -> dict[str, Any]:
+    shape = {"hidden_size": 256, "intermediate_size": 704, "num_attention_heads": 8, "num_key_value_heads": 8}
+    recipe["model"]["config"] |= {**shape, "num_hidden_layers": layers, **config}
+    recipe["training"] |= {"max_steps": 2, "per_device_train_batch_size": 16, "logging_steps": 1}
+    recipe["data"]["train"][0]["options"]["rows"] = 256
+    return recipe
+
+
+def test_plan_meets_measured_memory(tiny_recipe: dict[str, Any], planned: Any, write_recipe: Any) -> None:
+    recipe = grown(tiny_recipe)
+    plan = planned(recipe)
+    assert plan.parameters > 4e6
+    assert plan.peak_memory_bytes == pytest.approx(measured(write_recipe(recipe)), rel=0.05)
+
+
+@pytest.mark.parametrize("gpu", ["cpu", None])
+def test_extension_equals_full_simulation(tiny_recipe: dict[str, Any], planned: Any, gpu: Any) -> None:
+    recipe = grown(tiny_recipe, layers=9)
+    recipe["adapter"] = {"r": 4}
+    recipe["training"]["global_batch_size"] = 32
+    short, full = planned(recipe, gpu), planned(recipe, gpu, full=True)
+    assert short.simulated_layers == [1, 2, 3] and full.simulated_layers == [9]
+    assert short.peak_memory_bytes == full.peak_memory_bytes
+    assert (short.flops_per_step, short.parameters, short.moment) == (full.flops_per_step, full.parameters, full.moment)
+
+
+def test_flops_of_a_dense_model(tiny_recipe: dict[str, Any], planned: Any) -> None:
+    recipe = grown(tiny_recipe, tie_word_embeddings=True)
+    plan = planned(recipe)
+    config, (rows, length) = recipe["model"]["config"], plan.micro_batch
+    used = plan.parameters - 0
+    attention = 12 * config["num_hidden_layers"] * config["hidden_size"] * length * length * rows
+    assert plan.flops_per_step == pytest.approx(6 * used * rows * length + attention, rel=0.02)
+
+
+def test_command(tiny_recipe: dict[str, Any], write_recipe: Callable[..., Path], cli: Callable[..., Any]) -> None:
+    path = write_recipe(tiny_recipe)
+    done = cli("plan", path, "--json")
+    assert done.returncode == 0 and not done.stderr
+    plan = json.loads(done.stdout)
+    assert plan["peak_memory_bytes"] == sum(plan["parts"].values()) > 0
+    assert plan["flops_per_step"] > 0 and plan["tokens_per_step"] > 0
+    refused = cli("plan", path, "--gpu", "h10-80gb")
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "h100-80gb" in refused.stderr
