@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from alignkit.data import Prepared
     from alignkit.models import Precision
-    from alignkit.models.start import Start
 
 
 @dataclass
@@ -26,7 +25,7 @@ class Stage:
     say: Callable[[str], None]
     precision: Precision
     arguments: TrainingArguments
-    start: str | Start | None = None
+    start: str | None = None
     tokenizer: PreTrainedTokenizerBase | None = None
     data: Prepared | None = None
     model: PreTrainedModel | None = None

@@ -11,7 +11,7 @@ from torch import nn
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-_LABELS = "num_labels"
+_OF_HEAD = ("num_labels", "id2label", "label2id", "problem_type")
 
 
 def model_of_shape(auto_class: Any, config: PreTrainedConfig, options: dict[str, Any]) -> PreTrainedModel:
@@ -20,8 +20,9 @@ def model_of_shape(auto_class: Any, config: PreTrainedConfig, options: dict[str,
     To be called under a FakeTensorMode: the weights mean nothing.
     """
     config = copy.deepcopy(config)
-    if _LABELS in options:
-        config.num_labels = options[_LABELS]
+    for name in _OF_HEAD:
+        if name in options:
+            setattr(config, name, options[name])
     kept = {name: options[name] for name in ("dtype", "trust_remote_code", "attn_implementation") if name in options}
     model = auto_class.from_config(config, **kept)
     if (quantization := options.get("quantization_config")) is not None:

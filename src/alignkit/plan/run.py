@@ -77,7 +77,7 @@ class Planner:
         self.recipe, self.folder, self.say = recipe, folder, say
         self.method = methods.get(recipe.method)
         self.notes: list[str] = []
-        self.start = self._start(recipe)
+        self.start: Any = self._start(recipe)
         self.tokenizer = self._tokenizer()
         self.device = self._device(gpu)
 

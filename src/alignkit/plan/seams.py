@@ -68,9 +68,9 @@ def _triton_kernels(follow: Follow) -> Iterator[None]:
 
 # torch's documentation, "CUDA Ops that can autocast to float32", as functions and methods are called.
 _NAMES = """__pow__ __rpow__ __rdiv__ __rtruediv__ acos asin binary_cross_entropy_with_logits cosh cosine_embedding_loss
-cdist cosine_similarity cross_entropy cumprod cumsum dist erfinv exp expm1 group_norm hinge_embedding_loss kl_div l1_loss
-layer_norm log log10 log_softmax log1p log2 margin_ranking_loss mse_loss nll_loss norm normalize pow prod reciprocal
-rsqrt sinh smooth_l1_loss softmax softmin softplus sum renorm tan triplet_margin_loss"""
+cdist cosine_similarity cross_entropy cumprod cumsum dist erfinv exp expm1 group_norm hinge_embedding_loss kl_div
+l1_loss layer_norm log log10 log_softmax log1p log2 margin_ranking_loss mse_loss nll_loss norm normalize pow prod
+reciprocal rsqrt sinh smooth_l1_loss softmax softmin softplus sum renorm tan triplet_margin_loss"""
 _FLOAT32 = frozenset(_NAMES.split())
 _HALF = (torch.bfloat16, torch.float16)
 

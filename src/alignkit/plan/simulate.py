@@ -19,7 +19,6 @@ from torch.utils._python_dispatch import _disable_current_modes
 from alignkit.methods.base import Method, Stage
 from alignkit.models import Precision
 from alignkit.models.shapes import numbers_in
-from alignkit.models.start import Start
 from alignkit.plan.follow import Follow
 from alignkit.plan.seams import changed
 from alignkit.runs import Run
@@ -52,8 +51,8 @@ class Case:
     method: Method
     precision: Precision
     cuda: bool
-    start: Start | None
-    """With the config of the depth that is simulated."""
+    start: Any
+    """A `Start` with the config of the depth that is simulated."""
     tokenizer: Any
     data: Prepared
     world_size: int = 1
