@@ -124,8 +124,12 @@ def reward_test(recipe: Recipe) -> Trial:
     return try_rewards(recipe)
 
 
-def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> Run:
-    """Check `recipe`, train it in this process, evaluate it, and return its run folder.
+def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, accelerate: str | None = None) -> Run:
+    """Check `recipe`, train it, evaluate it, and return its run folder.
+
+    Args:
+        accelerate: the name of a shipped Accelerate config, or the path of one, for several processes or sharding; by
+            default everything happens in this process.
 
     Raises:
         UserError: something the user can mend, before training.
@@ -133,4 +137,4 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> R
         Interrupted: stopped by a signal after a checkpoint; `resume=True` goes on.
     """
     check(recipe)
-    return launch.train(recipe, resume=resume, overwrite=overwrite)
+    return launch.train(recipe, resume=resume, overwrite=overwrite, accelerate=accelerate)

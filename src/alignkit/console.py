@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import sys
 import time
@@ -48,6 +49,13 @@ class Voice:
         self._held: list[str] | None = []
         self._status: Status | None = None
         self._spoken = time.monotonic()
+
+    @classmethod
+    def silent(cls) -> Voice:
+        """One that only writes to the log: of the processes of a run, one speaks."""
+        from rich.console import Console
+
+        return cls(Console(file=io.StringIO(), highlight=False))
 
     def __call__(self, text: str) -> None:
         logging.getLogger("alignkit").info(text)

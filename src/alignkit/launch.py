@@ -1,4 +1,4 @@
-"""From a checked recipe to a running worker. One process goes on here; the torch world is entered by its name only."""
+"""From a checked recipe to running workers. One process goes on here; the torch world is entered by its name only."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from alignkit import methods
+from alignkit import methods, processes, report
 from alignkit.console import Voice, logged_to
-from alignkit.errors import Interrupted, Problem, UserError
+from alignkit.errors import Interrupted, Problem, RunFailed, UserError
 from alignkit.gpus import Gpu
 from alignkit.methods.base import Method
 from alignkit.recipe import EvaluationTask, Recipe
@@ -47,9 +47,17 @@ class Job:
 
 
 def train(
-    recipe: Recipe, *, resume: bool = False, overwrite: bool = False, command: Sequence[str] | None = None
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    command: Sequence[str] | None = None,
+    accelerate: str | None = None,
 ) -> Run:
-    """Train `recipe` (and first what it starts from) in this process; the run folder holds the result.
+    """Train `recipe` (and first what it starts from); the run folder holds the result.
+
+    Args:
+        accelerate: the name of a shipped Accelerate config, or the path of one; by default one process, this one.
 
     Raises:
         UserError: something the user can mend, before training.
@@ -58,9 +66,12 @@ def train(
     """
     set_environment()
     run = Run(recipe.output_dir)
+    config = None if accelerate is None else processes.read_config(accelerate)
+    _require_shares(recipe, config)
     if resume and overwrite:
         raise UserError("--resume goes on with a run and --overwrite replaces it; give one of the two")
-    if problem := run.problem(overwrite=overwrite, resume=resume):
+    follows = config is not None and config.machine_rank > 0  # another machine's process holds the folder
+    if not follows and (problem := run.problem(overwrite=overwrite, resume=resume)):
         raise UserError(problem)
     job = Job(
         recipe=recipe,
@@ -71,13 +82,48 @@ def train(
         command=list(sys.argv if command is None else command),
         start=_trained_first(recipe),
     )
+    if follows:
+        assert config is not None
+        run.elsewhere = True
+        processes.run(config, job)
+        return run
     with run.hold(overwrite=overwrite, resume=resume), logged_to(run.log_path) as warned:
+        if config is not None and config.kind != "here":
+            _train_in_ranks(config, job)
+            return run
         say = Voice()
         say("loading the libraries")
         with _stoppable():
             worker: Any = importlib.import_module("alignkit.worker")
         worker.train(job, say, warned.messages)
     return run
+
+
+def _require_shares(recipe: Recipe, config: processes.Processes | None) -> None:
+    """The global batch must be one that the processes can share; said before any of them is started."""
+    total, each = recipe.training.global_batch_size, getattr(recipe.training, "per_device_train_batch_size", None)
+    if config is None or total is None or each is None or total % (each * config.num_processes) == 0:
+        return
+    message = f"{total} is not a multiple of {each * config.num_processes}: {each} a device × {config.num_processes}"
+    hint = "lower per_device_train_batch_size, or raise the global batch"
+    raise UserError(recipe.problem("training.global_batch_size", f"{message} processes ({config.path.name})", hint))
+
+
+def _train_in_ranks(config: processes.Processes, job: Job) -> None:
+    """Run the job's ranks. Rank 0 writes how the run ended; where it could not, or did not know why, this does."""
+    try:
+        processes.run(config, job, job.run.lock_descriptors)
+    except UserError:
+        if not job.run.recipe_path.exists():
+            job.run.discard()
+        raise
+    except (RunFailed, Interrupted) as error:
+        if job.run.state_path.exists():
+            resume = error.resume if isinstance(error, Interrupted) else job.run.told("resume")
+            state: Any = "interrupted" if isinstance(error, Interrupted) else "failed"
+            job.run.write_state(state, resume=resume, error=str(error))
+            report.write_report(job.run.path)
+        raise
 
 
 def evaluate(

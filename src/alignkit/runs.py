@@ -46,10 +46,20 @@ class Run:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._lock: IO[str] | None = None
+        self.elsewhere = False  # another machine's process writes this run
         self._found: frozenset[str] = frozenset()  # what stood in the folder when it was taken hold of
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process of this run: its folder; the lock stays with the process that took it."""
+        return {**vars(self), "path": self.path.absolute(), "_lock": None}
+
+    @property
+    def lock_descriptors(self) -> tuple[int, ...]:
+        """The held lock's descriptor: a process that inherits it holds the lock too."""
+        return () if self._lock is None else (self._lock.fileno(),)
 
     # ------------------------------------------------------------------ where things lie
     @property
@@ -130,6 +140,10 @@ class Run:
         if ended in ("finished", "failed", "interrupted"):
             return ended
         return "died" if self.state_path.exists() else "empty"
+
+    def told(self, key: str) -> Any:
+        """What state.json says under `key`; None where it says nothing."""
+        return _read_json(self.state_path).get(key)
 
     def write_state(
         self, state: Ended | Literal["started"], *, resume: str | None = None, error: str | None = None

@@ -17,7 +17,7 @@ from huggingface_hub import upload_folder
 from transformers import EarlyStoppingCallback, set_seed
 from transformers.utils import logging as transformers_logging
 
-from alignkit import methods, report
+from alignkit import methods, processes, report
 from alignkit.console import Voice, redirect_libraries
 from alignkit.errors import Interrupted, RunFailed, UserError
 from alignkit.evaluation import evaluate_run, evaluate_target
@@ -28,7 +28,6 @@ from alignkit.models import (
     choose_precision,
     count_parameters,
     restore_adapter_dtype,
-    save_result,
 )
 from alignkit.recipe import Recipe
 from alignkit.record import say_plan, write_beginnings, write_endings
@@ -37,6 +36,7 @@ from alignkit.runs import Run, require_free_space
 from alignkit.trainers import MetricsFile, Progress, StopRequests, build_arguments
 from alignkit.trainers.attention import attending_by_products
 from alignkit.trainers.guards import newest_checkpoint
+from alignkit.trainers.ranks import close_group, save_trained
 from alignkit.trainers.resume import check_same_recipe
 
 
@@ -74,13 +74,22 @@ def story(job: Job, told: Told, stop: StopRequests, warnings: list[str]) -> None
     set_seed(recipe.seed)
     precision = choose_precision(recipe, start=job.start)
     has_eval = bool(recipe.data and (recipe.data.eval or recipe.data.eval_fraction))
-    arguments = build_arguments(recipe, config_class, run.checkpoints_dir, precision, has_eval=has_eval)
-    arguments.eval_on_start = has_eval and checkpoint is None  # a resumed run logged it when it began
-    stage = Stage(recipe, run, say, precision, arguments, start=job.start)
+    stage = Stage(recipe, run, say, precision, start=job.start)
 
+    def arguments_first(here: bool) -> None:
+        """Alone: what the arguments refuse is said before the data is read. In a group: they start it, and nothing
+        may wait in it, and time out, while the machine's first rank prepares the data."""
+        if here == (processes.world_size() == 1):
+            options: Any = {"has_eval": has_eval, "world_size": processes.world_size()}
+            stage.arguments = build_arguments(recipe, config_class, run.checkpoints_dir, precision, **options)
+            stage.arguments.eval_on_start = has_eval and checkpoint is None  # a resumed run logged it when it began
+
+    arguments_first(True)
     say("reading the tokenizer")
     stage.tokenizer = build_tokenizer(recipe, start=job.start, notes=precision.notes)
-    stage.data = method.prepare(stage)
+    with processes.first_on_this_machine():
+        stage.data = method.prepare(stage)
+    arguments_first(False)
     say("building the model")
     stage.model = method.build_model(stage)
 
@@ -93,11 +102,9 @@ def story(job: Job, told: Told, stop: StopRequests, warnings: list[str]) -> None
     _require_disk(job, trainer)
 
     told.began = True
-    if job.resume:
-        run.drop_metrics_after(_step_of(checkpoint))
-    else:
-        run.clear()
-    write_beginnings(job, stage, resume_command(job))
+    if processes.is_main():
+        _begin(job, stage, checkpoint)
+    trainer.accelerator.wait_for_everyone()
     say_plan(stage, trainer, say)
     say.release()
     with contextlib.closing(metrics), contextlib.closing(live), _memory_told(stage), attending_by_products(stage.model):
@@ -106,13 +113,19 @@ def story(job: Job, told: Told, stop: StopRequests, warnings: list[str]) -> None
             raise Interrupted(f"stopped by {stop.requested.name} after step {trainer.state.global_step}")
         if has_eval and not _evaluated_last(trainer):
             trainer.evaluate()
-    save_result(trainer.model, stage.tokenizer, run.model_dir)
+    sharded = save_trained(trainer, stage.tokenizer, run.model_dir)
+    close_group(trainer)
+    if not processes.is_main():
+        return
     method.finish(stage, trainer)
     write_endings(job, trainer, live, told.begun_at, warnings)
     _publish(trainer, run, say)
     if recipe.tasks():
-        evaluate_run(recipe, run.path, trainer.model, stage.tokenizer, start=job.start, precision=precision,
-                     prepared=stage.data, say=say)  # fmt: skip
+        if sharded:  # this process holds a part of the model: the whole one lies on the disk
+            _evaluate(recipe, say, start=job.start)
+        else:
+            evaluate_run(recipe, run.path, trainer.model, stage.tokenizer, start=job.start, precision=precision,
+                         prepared=stage.data, say=say)  # fmt: skip
         _publish(trainer, run, say, only=CARD)
 
 
@@ -149,6 +162,15 @@ def _checkpoint(job: Job) -> str | None:
     check_same_recipe(job.recipe, job.run)
     found = newest_checkpoint(job.run.checkpoints_dir)
     return str(found) if found else None
+
+
+def _begin(job: Job, stage: Stage, checkpoint: str | None) -> None:
+    """The run folder as training finds it: an earlier run's files gone, or what was logged after the checkpoint."""
+    if job.resume:
+        job.run.drop_metrics_after(_step_of(checkpoint))
+    else:
+        job.run.clear()
+    write_beginnings(job, stage, resume_command(job))
 
 
 def _step_of(checkpoint: str | None) -> int:
@@ -231,13 +253,16 @@ def _ending(job: Job, say: Voice) -> Iterator[Told]:
         kept = _settle(job, told, "failed", line)
         raise RunFailed(f"{line} (details: {run.log_path})" if kept else line) from error
     told.say.hush()
-    run.write_state("finished")
-    report.write_report(run.path)
+    if processes.is_main():
+        run.write_state("finished")
+        report.write_report(run.path)
 
 
 def _settle(job: Job, told: Told, state: Any, line: str) -> bool:
     """Leave the folder in order after a bad ending; returns whether it still stands."""
     told.say.hush()
+    if not processes.is_main():
+        return True
     if not told.began:
         # Nothing was trained: an earlier run in this folder stays as it was, and a new folder goes, but for a log
         # that tells what no one foresaw.

@@ -21,12 +21,21 @@ def _training_command(name: str, summary: str) -> Callable[..., None]:
         overwrite: Annotated[
             bool, typer.Option("--overwrite", help="Replace the run that the output folder holds.")
         ] = False,
+        accelerate: Annotated[
+            str | None,
+            typer.Option(
+                help="Several processes: cpu, multi_gpu, fsdp2, deepspeed_zero3, …, or an Accelerate config's path.",
+                metavar="NAME|PATH",
+            ),
+        ] = None,
         as_json: JsonOption = False,
     ) -> None:
         from alignkit import api
 
-        run = api.train(api.load_recipe(recipe, set_ or (), name), resume=resume, overwrite=overwrite)
-        show_run(run, as_json)
+        loaded = api.load_recipe(recipe, set_ or (), name)
+        run = api.train(loaded, resume=resume, overwrite=overwrite, accelerate=accelerate)
+        if not run.elsewhere:
+            show_run(run, as_json)
 
     command.__doc__ = f"{summary}\n\nExample: alignkit {name} recipes/tiny/{name}.yaml"
     return command

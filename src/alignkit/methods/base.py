@@ -10,7 +10,7 @@ from alignkit.recipe import Recipe
 from alignkit.runs import Run
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
 
     from alignkit.data import Prepared
     from alignkit.models import Precision
@@ -24,7 +24,7 @@ class Stage:
     run: Run
     say: Callable[[str], None]
     precision: Precision
-    arguments: TrainingArguments
+    arguments: Any = None  # the TrainingArguments of the method's config class
     start: str | None = None
     tokenizer: PreTrainedTokenizerBase | None = None
     data: Prepared | None = None

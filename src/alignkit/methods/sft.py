@@ -66,7 +66,16 @@ def build_trainer(stage: Stage) -> Any:
     if trainer.padding_free and "flash" not in (stage.model.config._attn_implementation or ""):
         # TRL lays a batch's rows end to end, for kernels that take boundaries; others would pay for a square mask.
         trainer.data_collator.collator = PackedRows(stage.tokenizer.pad_token_id, arguments.pad_to_multiple_of)
+    trainer.blank_row = _blank(stage.tokenizer.pad_token_id, packed=bool(arguments.packing))
     return trainer
+
+
+def _blank(pad_token_id: int, packed: bool) -> dict[str, Any]:
+    """A row of two tokens of which none is learned."""
+    from alignkit.trainers.ranks import BLANK, EXAMPLE_IDS
+
+    row = {"input_ids": [pad_token_id] * 2, "labels": [-100] * 2, "length": 2, EXAMPLE_IDS: BLANK}
+    return {**row, "seq_lengths": [2]} if packed else row
 
 
 METHOD = Method(

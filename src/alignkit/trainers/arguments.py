@@ -43,6 +43,8 @@ def build_arguments(
         "remove_unused_columns": False,
         "gradient_accumulation_steps": accumulation_steps(recipe, world_size),
     }
+    if recipe.head == "causal_lm":
+        values.setdefault("ddp_find_unused_parameters", False)  # they have none, and looking costs each step
     if not has_eval:
         values["eval_strategy"] = "no"
     known = {field.name for field in dataclasses.fields(config_class)}

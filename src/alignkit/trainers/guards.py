@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import RandomSampler, Sampler, SequentialSampler
 from transformers import PrinterCallback, Trainer
 from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 
 from alignkit.errors import RunFailed
-from alignkit.trainers.sampling import LengthGroupedOrder
+from alignkit.trainers.ranks import BLANK, EXAMPLE_IDS, Padded, WithBlanks
+from alignkit.trainers.sampling import LengthGroupedOrder, SeededOrder
 
 # Columns that travel in a batch beside the model's inputs. They are taken out before the model sees the batch.
-EXAMPLE_IDS = "example_id"
 TOKENS = "alignkit_tokens"
 
 
@@ -33,7 +33,11 @@ class Tagged:
         if isinstance(batch, dict) or hasattr(batch, "keys"):
             batch[EXAMPLE_IDS] = [_ids(example.get(EXAMPLE_IDS)) for example in examples]
             batch[TOKENS] = sum(
-                len(ids) for example in examples for key, ids in example.items() if key.endswith("_ids")
+                len(ids)
+                for example in examples
+                if example.get(EXAMPLE_IDS) != BLANK
+                for key, ids in example.items()
+                if key.endswith("_ids")
             )
         return batch
 
@@ -132,8 +136,30 @@ class Guards(Trainer):
         ):
             return super()._get_train_sampler(train_dataset)
         together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
-        return LengthGroupedOrder(dataset[column], together, seed)
+        return LengthGroupedOrder(dataset[column], together, self._order_seed)
+
+    blank_row: dict[str, Any] | None = None
+    """A row that teaches nothing, of methods whose loss weighs each learned token alike. See `ranks.WithBlanks`."""
+
+    def _get_dataloader(
+        self, dataset: Any, description: str, batch_size: int, sampler_fn: Any = None, **rest: Any
+    ) -> Any:
+        if self.args.world_size == 1 or self.blank_row is None or not hasattr(dataset, "__getitems__"):
+            return super()._get_dataloader(dataset, description, batch_size, sampler_fn, **rest)
+
+        def padded(_with_blanks: WithBlanks) -> Sampler:
+            order = sampler_fn(dataset) if sampler_fn is not None else None
+            order = SequentialSampler(dataset) if order is None else order
+            if isinstance(order, RandomSampler):  # Accelerate would make it one, but does not see it inside
+                order = SeededOrder(len(dataset), self._order_seed)
+            return Padded(order, batch_size * self.args.world_size, blank=len(dataset))
+
+        return super()._get_dataloader(WithBlanks(dataset, self.blank_row), description, batch_size, padded, **rest)
+
+    @property
+    def _order_seed(self) -> int:
+        seed: int = self.args.data_seed if self.args.data_seed is not None else self.args.seed
+        return seed
 
     # ------------------------------------------------------------------ checkpoints, complete or absent
     def _get_output_dir(self, trial: Any) -> str:

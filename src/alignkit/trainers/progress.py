@@ -13,6 +13,8 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from alignkit.trainers.ranks import summed
+
 SUMMARY_KEYS = ("train_runtime", "total_flos")  # upstream's closing log; its figures go to the manifest instead
 
 
@@ -113,7 +115,7 @@ class Progress(TrainerCallback):
 
     def on_log(
         self,
-        _args: TrainingArguments,
+        args: TrainingArguments,
         state: TrainerState,
         _control: TrainerControl,
         logs: dict[str, Any] | None = None,
@@ -125,7 +127,7 @@ class Progress(TrainerCallback):
         if "loss" in logs and self.trainer is not None:
             tokens, now = self.trainer.tokens_seen, time.monotonic()
             if now > self._mark[1]:
-                self._rate = (tokens - self._mark[0]) / (now - self._mark[1])
+                self._rate = summed(tokens - self._mark[0], args.device) / (now - self._mark[1])
                 logs["tokens_per_second"] = round(self._rate, 1)
             self._mark = (tokens, now)
         if state.is_world_process_zero:

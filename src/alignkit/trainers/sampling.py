@@ -11,6 +11,25 @@ from torch.utils.data import Sampler
 BATCHES_PER_GROUP = 50
 
 
+class SeededOrder(Sampler[int]):
+    """A random order of N examples, a function of (seed, epoch) alone: Accelerate's SeedableRandomSampler's."""
+
+    def __init__(self, number: int, seed: int) -> None:
+        self.number = number
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        yield from torch.randperm(self.number, generator=generator).tolist()
+
+
 class LengthGroupedOrder(Sampler[int]):
     """Batches of about equal lengths, in random order, a function of (seed, epoch) alone.
 

@@ -12,6 +12,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from alignkit.errors import Interrupted
+from alignkit.trainers.ranks import any_rank
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # SIGUSR1 is what SLURM sends before a time limit
 
@@ -50,9 +51,10 @@ class StopRequests(TrainerCallback):
         return control
 
     def on_step_end(
-        self, _args: TrainingArguments, _state: TrainerState, control: TrainerControl, **_kwargs: Any
+        self, args: TrainingArguments, _state: TrainerState, control: TrainerControl, **_kwargs: Any
     ) -> TrainerControl:
-        if self.requested is not None:
+        if any_rank(self.requested is not None, args.device):
+            self.requested = self.requested or signal.SIGTERM  # another rank was asked
             control.should_save = True
             control.should_training_stop = True
         return control
