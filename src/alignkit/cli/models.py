@@ -1,4 +1,4 @@
-"""Commands that use a result: merge."""
+"""Commands that use a result: merge, chat."""
 
 from __future__ import annotations
 
@@ -36,3 +36,37 @@ def merge(
     merging.command(
         target, out=out, base=base, dtype=dtype, max_shard_size=max_shard_size, overwrite=overwrite, as_json=as_json
     )
+
+
+@app.command()
+def chat(
+    target: Annotated[
+        str, typer.Argument(help="A run folder, a model or adapter folder, or a Hub id.", show_default=False)
+    ],
+    prompt: Annotated[
+        str | None, typer.Option("-p", "--prompt", help="Answer this and end; - reads it from stdin.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
+    compare: Annotated[
+        str | None, typer.Option(help="Another model to answer beside it; `base`: the one training started from.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Sample, the bolder the higher.", min=0, show_default="greedy")
+    ] = None,
+    top_p: Annotated[float | None, typer.Option(help="Sample among the likeliest of this share.", min=0, max=1)] = None,
+    top_k: Annotated[int | None, typer.Option(help="Sample among this many.", min=1)] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens of an answer at most.", min=1)] = 512,
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 42,
+) -> None:
+    """Talk to a result in the terminal: answers as they are written, with history.
+
+    Example: alignkit chat runs/tiny-sft -p "12+34="
+
+    Example: alignkit chat runs/lora-qwen --compare base --temperature 0.7
+    """
+    from alignkit import chat as talk
+
+    sampled = {"temperature": temperature or None, "top_p": top_p, "top_k": top_k}
+    given = {name: value for name, value in sampled.items() if value is not None}
+    generation = {"max_new_tokens": max_new_tokens, **({"do_sample": True, **given} if given else {})}
+    talk.command(target, prompt=prompt, system=system, compare=compare, generation=generation, seed=seed)

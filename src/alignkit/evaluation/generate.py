@@ -124,8 +124,15 @@ class TransformersGenerator:
 
     @torch.inference_mode()
     def complete(
-        self, prompts: Sequence[Sequence[int]], settings: Settings, *, max_new_tokens: int, seed: int
+        self,
+        prompts: Sequence[Sequence[int]],
+        settings: Settings,
+        *,
+        max_new_tokens: int,
+        seed: int,
+        streamer: Any = None,
     ) -> list[list[Completion]]:
+        """See `Generator`; `streamer` is transformers', for one prompt and one sample."""
         device = input_device(self.model)
         longest = max(map(len, prompts))
         stops = self.stop_ids(settings)
@@ -138,7 +145,9 @@ class TransformersGenerator:
         extra = {"tokenizer": self.tokenizer} if settings.fields.get("stop_strings") else {}
         with _own_generation_config(self.model), _seeded(seed, device):
             # position_ids follow from the mask: generate() counts from each row's first real token.
-            out = self.model.generate(input_ids=ids, attention_mask=mask, generation_config=config, **extra)
+            out = self.model.generate(
+                input_ids=ids, attention_mask=mask, generation_config=config, streamer=streamer, **extra
+            )
         rows = out[:, longest:].tolist()
         done = [self._completion(row, stops, pad, settings) for row in rows]
         size = settings.samples
