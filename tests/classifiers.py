@@ -37,7 +37,7 @@ def tiny_bert(folder: Path) -> Path:
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=64, pad_token_id=tokenizer.pad_token_id,
+        max_position_embeddings=64, pad_token_id=tokenizer.pad_token_id, initializer_range=0.2,
     )  # fmt: skip
     BertModel(config).save_pretrained(folder)
     return folder

@@ -98,6 +98,9 @@ def say_plan(stage: Stage, trainer: Any, say: Callable[[str], None]) -> None:
         rows = f", packed into {packed:,} rows ({counts['fill']:.0%} full)" if packed else ""
         cut = f", {counts['truncated']:,} examples truncated" if counts.get("truncated") else ""
         say(f"tokens: {counts['tokens']:,}, {learned}{cut}{rows}")
+    if labels := counts.get("labels"):
+        shown = ", ".join(f"{name} {number:,}" for name, number in list(labels.items())[:10])
+        say(f"labels: {shown}{', …' if len(labels) > 10 else ''}")
     say(f"model: {total:,} parameters, {trainable:,} trained; {stage.precision.device.type}")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from alignkit.examples.labels import MULTI, NUMERIC, TOKEN, Head
 from alignkit.metrics.classification import per_class, reliability
 from alignkit.metrics.entities import entities, per_type
+from alignkit.statistics import wilson
 
 MISTAKES = 20
 CHARACTERS = 500  # of a text among the mistakes
@@ -55,7 +56,7 @@ def diagnose(
         found |= _confusion(labels, decisions, head.labels)
         found["per_class"] = {str(name): row for name, row in per_class(decisions, labels).items()}
         sure = [0.0 if good else float(one) for one, good in zip(confidence, right, strict=True)]
-    found["reliability"] = reliability(confidence, right)
+    found["reliability"] = _diagram(confidence, right)
     order = np.argsort(-np.array(sure), kind="stable")[:MISTAKES].tolist()
     found["mistakes"] = [
         {
@@ -77,6 +78,12 @@ def _sureness(head: Head, scores: np.ndarray, label: list[str], decision: list[s
     return max(
         (max(float(p), 1 - float(p)) for name, p in zip(head.labels, scores, strict=True) if name in wrong), default=0.0
     )
+
+
+def _diagram(confidence: np.ndarray, right: np.ndarray) -> list[dict[str, Any]]:
+    """The points of a reliability diagram, with Wilson's interval of the share that is right."""
+    points = reliability(confidence, right)
+    return [{**point, "ci95": list(wilson(point["right"], int(point["n"])))} for point in points]
 
 
 def _plain(label: Any) -> str:
@@ -123,7 +130,7 @@ def _of_tags(
     )
     confidence = np.array([float(row.max()) for one in scores for row in one])
     right = np.array([a == b for one in zip(labels, decisions, strict=True) for a, b in zip(*one, strict=True)])
-    found["reliability"] = reliability(confidence, right) if len(confidence) else []
+    found["reliability"] = _diagram(confidence, right) if len(confidence) else []
     place = [(sentence, word) for sentence, words in enumerate(items) for word in range(len(words))]
     wrong = [i for i in np.argsort(-confidence, kind="stable").tolist() if not right[i]][:MISTAKES]
     found["mistakes"] = []

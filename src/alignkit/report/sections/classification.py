@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignkit import statistics
 from alignkit.report import numbers
 from alignkit.report.blocks import Block, Cell, Charts, Column, Fold, Prose, Section, Table, Tone
 from alignkit.report.charts import Interval, IntervalChart, IntervalRow
@@ -130,7 +129,7 @@ def _reliability(details: Mapping[str, Any]) -> IntervalChart | None:
     rows = []
     for one in bins:
         n, share = int(one["n"]), one["right"] / one["n"]
-        low, high = statistics.wilson(one["right"], n)
+        low, high = one["ci95"]
         ends = (
             f"{numbers.score(share, 'accuracy')} [{numbers.score(low, 'accuracy')}, {numbers.score(high, 'accuracy')}]"
         )

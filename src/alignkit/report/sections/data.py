@@ -10,6 +10,8 @@ from alignkit.report.blocks import Block, Cell, Charts, Column, Fact, Facts, Pro
 from alignkit.report.charts import bar_chart
 from alignkit.report.data import ReportData, listed
 
+MOST_LABELS = 50
+
 
 def data_counts(data: ReportData) -> Section | None:
     """Counts of the training and the held-out data, lengths, reasons for dropping, and the sources."""
@@ -25,6 +27,8 @@ def data_counts(data: ReportData) -> Section | None:
                 f"{numbers.count(shared)} of them stand in the training data too: the held-out loss flatters the model."
             )
             blocks.append(Prose(text, tone="warn"))
+    if labels := _labels(train, held_out):
+        blocks.append(labels)
     if dropped := _dropped(train):
         blocks.append(dropped)
     bins = [item for item in listed(train.get("length_histogram")) if isinstance(item, list) and len(item) == 2]
@@ -58,6 +62,26 @@ def _counts(counts: Mapping[str, Any]) -> list[Fact]:
         fill = numbers.finite(counts.get("fill"))
         facts.append(Fact("Packed rows", numbers.count(packed), f"{numbers.share(fill, 1)} full" if fill else ""))
     return facts
+
+
+def _labels(train: Mapping[str, Any], held_out: Mapping[str, Any]) -> Table | None:
+    """How often each label stands in the training and the held-out rows; of many the most frequent."""
+    counts, held = _mapping(train.get("labels")), _mapping(held_out.get("labels"))
+    if not counts:
+        return None
+    total = sum(number for number in counts.values() if isinstance(number, int))
+    rows = [
+        [
+            Cell(str(label)),
+            Cell(numbers.count(n)),
+            Cell(numbers.share(n, total)),
+            Cell(numbers.count(held.get(label, 0))),
+        ]
+        for label, n in list(counts.items())[:MOST_LABELS]
+    ]
+    left = f"; {numbers.count(len(counts) - MOST_LABELS)} rarer ones are left out" if len(counts) > MOST_LABELS else ""
+    columns = [Column("Label"), Column("Training", True), Column("Share", True), Column("Held out", True)]
+    return Table(columns, rows, caption=f"Labels, the most frequent first{left}")
 
 
 def _dropped(counts: Mapping[str, Any]) -> Table | None:
