@@ -100,7 +100,7 @@ def test_reward_models_and_functions_are_called_as_upstream_calls_them(tmp_path)
     )  # fmt: skip
     batch = rollout(made, 4)
     texts = tokens.batch_decode(batch["completion_ids"], skip_special_tokens=True)
-    from_model = made._rewards_per_func[:, 2]
+    from_model = made.rewards_per_function[:, 2]
     lengths = batch["completion_mask"].sum(1)
     total = torch.tensor(sevens(texts)) + 2 * 0.5 * lengths + 3 * from_model
     torch.testing.assert_close(batch["advantages"][:, 0], total)

@@ -32,14 +32,15 @@ from alignkit.rewards import Call, text_of
 from alignkit.rewards.mixture import Mixture, Pending, Scored
 from alignkit.trainers.alarms import Alarms
 from alignkit.trainers.guards import guarded
-from alignkit.trainers.order import Difficulty, DifficultySampler, EpochRepeatSampler
+from alignkit.trainers.order import Difficulty, DifficultySampler
+from alignkit.trainers.rollouts import ExactRollouts
 from alignkit.trainers.samples import SamplesFile
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p")
 logger = logging.getLogger("alignkit.online")
 
 
-class Online(Trainer):
+class Online(ExactRollouts):
     """See `online`.
 
     Args:
@@ -66,6 +67,9 @@ class Online(Trainer):
         self.alarms = Alarms()
         self.token_rewards: torch.Tensor | None = None
         """(N, T) weighted sums of the rewards per token of the last generation on this process; None without any."""
+        self.rewards_per_function: torch.Tensor | None = None
+        """(all processes' N, functions) of the last generation, NaN where a function gave none; a row that was scored
+        per token has its sum here."""
         self._sampler: DifficultySampler | None = None
         self._samples: list[dict[str, Any]] = []
         self._prompt_ids: list[list[int]] = []
@@ -131,8 +135,8 @@ class Online(Trainer):
         local = torch.tensor([_as_numbers(one.values) for one in scored], dtype=torch.float32, device=device).T
         self._learn_difficulty(local)
         self._shown = self._readable(self._samples, completions, scored)
-        everyone: torch.Tensor = gather(local.contiguous())
-        return everyone
+        self.rewards_per_function = gather(local.contiguous())
+        return self.rewards_per_function
 
     def _per_token(self, scored: Sequence[Scored], ids: Sequence[Sequence[int]]) -> torch.Tensor | None:
         if not any(row is not None for one in scored for row in one.per_token):
@@ -269,50 +273,29 @@ class Online(Trainer):
 
     # ------------------------------------------------------------------ order and exact resume
     def _get_train_sampler(self, dataset: Any = None) -> Sampler:
-        dataset = self.train_dataset if dataset is None else dataset
-        options = {
-            "mini_repeat_count": self.num_generations,
-            "batch_size": self.args.generation_batch_size // self.num_generations,
-            "repeat_count": self.num_iterations * self.args.steps_per_generation,
-            "shuffle": self.shuffle_dataset,
-            "seed": self.args.seed,
-        }
         if self.difficulty is None:
-            return EpochRepeatSampler(dataset, **options)
-        self._sampler = DifficultySampler(dataset["example_id"][:], self.difficulty, **options)
+            return super()._get_train_sampler(dataset)
+        dataset = self.train_dataset if dataset is None else dataset
+        self._sampler = DifficultySampler(dataset["example_id"][:], self.difficulty, **self.order_options())
         return self._sampler
 
-    def _save_rng_state(self, output_dir: str) -> None:
-        super()._save_rng_state(output_dir)
-        state = {
-            "step": self._step,
-            "buffered_inputs": self._buffered_inputs,
-            "metrics": dict(self._metrics["train"]),
+    def rollout_state(self) -> dict[str, Any]:
+        return super().rollout_state() | {
             "tokens_seen": self.tokens_seen,
             "shown": self._shown,
             "alarms": self.alarms.state(),
             "difficulty": self.difficulty.state() if self.difficulty is not None else None,
             "sampler": self._sampler.state() if self._sampler is not None else None,
         }
-        torch.save(state, self._state_file(output_dir))
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """Before the first prompt is drawn: the sampler needs its state then."""
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None or not self._state_file(checkpoint).exists():
-            return
-        state = torch.load(self._state_file(checkpoint), weights_only=True, map_location=self.accelerator.device)
-        self._step, self._buffered_inputs = state["step"], state["buffered_inputs"]
-        self._metrics["train"].update(state["metrics"])
+    def restore_rollouts(self, state: dict[str, Any]) -> None:
+        super().restore_rollouts(state)
         self.tokens_seen, self._shown = state["tokens_seen"], state["shown"]
         self.alarms.restore(state["alarms"])
         if self.difficulty is not None and self._sampler is not None and state["sampler"] is not None:
             self.difficulty.restore(state["difficulty"])
             self._sampler.restore({**state["sampler"], "generator": state["sampler"]["generator"].cpu()})
         self.samples_file.drop_after(self.state.global_step)
-
-    def _state_file(self, folder: str) -> Path:
-        return Path(folder) / f"online_state_{self.args.process_index}.pt"
 
 
 def _named(name: str) -> Callable[..., Any]:

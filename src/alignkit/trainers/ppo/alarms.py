@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,12 @@ class Alarms:
         worst = max(ratio_max, 1 / max(ratio_min, 1e-30))
         if not worst < RATIO_LIMIT:
             self._sound(RATIO, worst, worst)
+
+    def state_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
 
     def _sound(self, text: str, *values: float) -> None:
         if self._rollouts - self._sounded.get(text, -QUIET) >= QUIET:

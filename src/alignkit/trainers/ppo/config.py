@@ -15,7 +15,6 @@ NOT_IN_PPO = {
     "off_policy_mask_threshold": "see target_kl",
     "use_bias_correction_kl": "see kl_estimator and kl_in",
     "sync_ref_model": "the reference stays what training started from",
-    "mask_truncated_completions": "a completion that was cut off is scored like others; see missing_eos_penalty",
     "sapo_temperature_neg": "the loss is PPO's clipped surrogate",
     "sapo_temperature_pos": "the loss is PPO's clipped surrogate",
     "vespo_k_pos": "the loss is PPO's clipped surrogate",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from trl.trainer.utils import is_async_callable
 
 from alignkit.trainers.ppo.advantages import place_at_positions
@@ -48,3 +49,17 @@ def keeping_token_rewards(function: Callable[..., Any], kept: TokenRewards) -> C
         inner = inner.func
     wrapped.__name__ = getattr(inner, "__name__", type(inner).__name__)  # TRL names the metric by it
     return wrapped
+
+
+def weighted(
+    kept: Sequence[TokenRewards], weights: Sequence[float], completion_ids: Sequence[Sequence[int]]
+) -> torch.Tensor | None:
+    """(N, T): the weighted sum of what the functions gave to single tokens, or None where none did."""
+    if not any(row is not None for one in kept for row in one.rows):
+        return None
+    total = torch.zeros(len(completion_ids), max(map(len, completion_ids)))
+    for one, weight in zip(kept, weights, strict=True):
+        for place, row in enumerate(one.rows):
+            if row is not None:
+                total[place, : len(row)] += weight * torch.tensor(row)
+    return total

@@ -38,8 +38,6 @@ TRAINER_METHODS = {
     "_save": ("self", "output_dir", "state_dict"),
     "_load_from_checkpoint": ("self", "resume_from_checkpoint", "model"),
     "_load_best_model": ("self",),
-    "_save_rng_state": ("self", "output_dir"),
-    "_load_rng_state": ("self", "checkpoint"),
     "_clip_grad_norm": ("self", "model"),
     "create_optimizer": ("self", "model"),
 }

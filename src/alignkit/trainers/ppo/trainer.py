@@ -23,15 +23,14 @@ from alignkit.trainers.ppo.alarms import Alarms
 from alignkit.trainers.ppo.config import PPOConfig
 from alignkit.trainers.ppo.control import KLController, RunningScores
 from alignkit.trainers.ppo.critics import Critic
-from alignkit.trainers.ppo.dense import TokenRewards, keeping_token_rewards
+from alignkit.trainers.ppo.dense import TokenRewards, keeping_token_rewards, weighted
 from alignkit.trainers.ppo.forward import Pass, Tap, attach
 from alignkit.trainers.ppo.rollout import Rollout, judge
 from alignkit.trainers.ppo.start import build_critic
+from alignkit.trainers.rollouts import ExactRollouts
 
-STATE = "ppo_state_{rank}.pt"
 
-
-class PPOTrainer(GRPOTrainer):
+class PPOTrainer(ExactRollouts, GRPOTrainer):
     """Proximal policy optimization (Schulman et al. 2017) for language models, as in RLHF (Ziegler et al. 2019;
     Stiennon et al. 2020; Huang et al. 2024, "N+").
 
@@ -66,8 +65,6 @@ class PPOTrainer(GRPOTrainer):
     reward_funcs: list[Any]
     ref_model: Any
     beta: float
-    _step: int
-    _buffered_inputs: list[dict[str, Any]] | None
 
     def __init__(
         self,
@@ -97,6 +94,8 @@ class PPOTrainer(GRPOTrainer):
             attach(self.accelerator.unwrap_model(self.ref_model), None)
         if self.use_vllm and self.critic is not None:
             self.vllm_generation.sync_weights = _hiding_critic(base, self.vllm_generation.sync_weights)
+        self.rewards_per_function: torch.Tensor | None = None
+        self.token_rewards: torch.Tensor | None = None
         self._token_rewards = [TokenRewards() for _ in self.reward_funcs]
         self.reward_funcs = [
             function if isinstance(function, nn.Module) else keeping_token_rewards(function, kept)
@@ -104,7 +103,7 @@ class PPOTrainer(GRPOTrainer):
         ]
         self.kl_controller = KLController(args.beta, args.kl_target, args.kl_horizon)
         self.running_scores = RunningScores()
-        self.alarms = Alarms()
+        self.ppo_alarms = Alarms()
         self._valued = False  # whether the next pass over the policy is to give values
         self._pass: Pass | None = None
         self._stale = False  # whether the policy has moved too far from the rollout in hand
@@ -161,11 +160,16 @@ class PPOTrainer(GRPOTrainer):
         return self._pass
 
     # ------------------------------------------------------------------ the scoring seam
-    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def _calculate_rewards(
+        self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: list[list[int]]
+    ) -> torch.Tensor:
+        """Upstream's: (all processes' N, functions). What functions gave to single tokens goes to `token_rewards`."""
         for kept in self._token_rewards:
             kept.rows = []
-        self._rewards_per_func: torch.Tensor = super()._calculate_rewards(*args, **kwargs)
-        return self._rewards_per_func
+        found: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self.rewards_per_function = found
+        self.token_rewards = weighted(self._token_rewards, self.reward_weights.tolist(), completion_ids_list)
+        return found
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         batch = super()._generate_and_score_completions(inputs)
@@ -197,24 +201,20 @@ class PPOTrainer(GRPOTrainer):
         mask = batch["completion_mask"]
         if "tool_mask" in batch:
             mask = mask * batch["tool_mask"]
-        rows = len(mask)
+        rows, tokens = mask.shape
+        assert self.rewards_per_function is not None
         mine = slice(self.accelerator.process_index * rows, (self.accelerator.process_index + 1) * rows)
-        given = self._rewards_per_func[mine]
-        weights = self.reward_weights.to(given.device)
+        given = self.rewards_per_function[mine]
         scored = ~given.isnan().all(dim=1)
-        terminal, dense = given.clone(), torch.zeros(mask.shape, device=given.device)
-        for index, kept in enumerate(self._token_rewards):
-            for row, values in enumerate(kept.rows):
-                if values is not None:
-                    terminal[row, index] = 0.0
-                    dense[row, : len(values)] += weights[index] * torch.tensor(values, device=given.device)
+        scores = (given * self.reward_weights.to(given.device)).nansum(dim=1)
+        dense = torch.zeros(rows, tokens, device=given.device)
+        if self.token_rewards is not None:
+            dense[:, : self.token_rewards.shape[1]] = self.token_rewards.to(given.device)
+            scores = scores - dense.sum(dim=1)  # it holds their sums too
         mask = mask * scored[:, None]
-        tokens = torch.tensor(self.eos_token_ids, device=given.device)
-        ended = (torch.isin(batch["completion_ids"], tokens) & (batch["completion_mask"] > 0)).any(dim=1)
-        values = before.values
-        if values is None:
-            values = torch.zeros(rows, mask.shape[1] + 1, device=given.device)
-        scores = (terminal * weights).nansum(dim=1)
+        stops = torch.tensor(self.eos_token_ids, device=given.device)
+        ended = (torch.isin(batch["completion_ids"], stops) & (batch["completion_mask"] > 0)).any(dim=1)
+        values = torch.zeros(rows, tokens + 1, device=given.device) if before.values is None else before.values
         return Rollout(mask, ended, before.logps, batch.get("ref_per_token_logps"), values, scores, dense), scored
 
     def _log_rollout(self, rollout: Rollout, judged: Any) -> None:
@@ -229,7 +229,7 @@ class PPOTrainer(GRPOTrainer):
         if training:
             warm = self.state.global_step >= self.args.critic_warmup_steps
             explained = found.get("value/explained_variance") if warm else None
-            self.alarms.rollout(found.get("objective/kl"), error, explained)
+            self.ppo_alarms.rollout(found.get("objective/kl"), error, explained)
             if "objective/kl" in found:
                 rows = len(rollout.mask) * self.accelerator.num_processes
                 self.kl_controller.update(found["objective/kl"], rows)
@@ -271,7 +271,7 @@ class PPOTrainer(GRPOTrainer):
         for name, value in found.items():
             self._metrics["train" if training else "eval"][name].append(value)
         if training:
-            self.alarms.update(found["policy/ratio_min"], found["policy/ratio_max"])
+            self.ppo_alarms.update(found["policy/ratio_min"], found["policy/ratio_max"])
             limit = self.args.target_kl
             self._stale = self._stale or (limit is not None and found["policy/approx_kl"] > limit)
         return loss
@@ -369,27 +369,20 @@ class PPOTrainer(GRPOTrainer):
         if self.critic is not None and not sharded and critics.is_critic(folder):
             critics.load_weights(self.critic, folder)
 
-    def _save_rng_state(self, output_dir: str) -> None:
-        """Every process comes here, before the checkpoint is complete."""
-        super()._save_rng_state(output_dir)
-        state = {
+    def rollout_state(self) -> dict[str, Any]:
+        return super().rollout_state() | {
             "kl_controller": self.kl_controller.state_dict(),
             "running_scores": self.running_scores.state_dict(),
+            "ppo_alarms": self.ppo_alarms.state_dict(),
             "stale": self._stale,
-            "step": self._step,
-            "rollout": self._buffered_inputs,
         }
-        torch.save(state, Path(output_dir) / STATE.format(rank=self.args.process_index))
 
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        super()._load_rng_state(checkpoint)
-        path = Path(checkpoint or "") / STATE.format(rank=self.args.process_index)
-        if checkpoint is None or not path.is_file():
-            return
-        state = torch.load(path, map_location=self.accelerator.device, weights_only=False)
+    def restore_rollouts(self, state: dict[str, Any]) -> None:
+        super().restore_rollouts(state)
         self.kl_controller.load_state_dict(state["kl_controller"])
         self.running_scores.load_state_dict(state["running_scores"])
-        self._stale, self._step, self._buffered_inputs = state["stale"], state["step"], state["rollout"]
+        self.ppo_alarms.load_state_dict(state["ppo_alarms"])
+        self._stale = state["stale"]
 
 
 # ---------------------------------------------------------------------- before GRPOTrainer's constructor
