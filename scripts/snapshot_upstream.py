@@ -192,6 +192,8 @@ def snapshot() -> dict[str, Any]:
     from transformers import BitsAndBytesConfig, GenerationConfig, TrainingArguments
     from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
+    from alignkit.trainers.ppo import PPOConfig
+
     nested: dict[str, type] = {}
     training = dataclass_fields(TrainingArguments, nested)
     training["report_to"]["choices"] = ["none", "all", *sorted(INTEGRATION_TO_CALLBACK)]
@@ -200,6 +202,10 @@ def snapshot() -> dict[str, Any]:
         fields = dataclass_fields(getattr(trl, name), nested)
         fields["report_to"]["choices"] = training["report_to"]["choices"]
         classes[name] = {"base": "TrainingArguments", "fields": without_inherited(fields, training)}
+        if name == "GRPOConfig":  # whose heir is alignkit's own
+            heir = dataclass_fields(PPOConfig, nested)
+            heir["report_to"]["choices"] = training["report_to"]["choices"]
+            classes["PPOConfig"] = {"base": name, "fields": without_inherited(heir, fields)}
     signature = inspect.signature(BitsAndBytesConfig.__init__).parameters.values()
     named = {one.name: one.default for one in signature if one.default is not one.empty}
     classes["BitsAndBytesConfig"] = {"fields": signature_fields(BitsAndBytesConfig, named)}

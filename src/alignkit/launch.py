@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -44,6 +44,7 @@ class Job:
     overwrite: bool = False
     command: list[str] = field(default_factory=lambda: list(sys.argv))
     start: str | None = None  # the folder that `model.from_recipe` came to
+    results: Mapping[str, str] = field(default_factory=dict)  # each recipe this one names -> where its result lies
 
 
 def train(
@@ -81,6 +82,7 @@ def train(
         overwrite=overwrite,
         command=list(sys.argv if command is None else command),
         start=_trained_first(recipe),
+        results=_other_results(recipe),
     )
     if follows:
         assert config is not None
@@ -194,13 +196,16 @@ def set_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def _trained_first(recipe: Recipe) -> str | None:
-    """The result folder that `model.from_recipe` names; trained now if it is not there yet."""
-    if recipe.model.from_recipe is None:
+def _trained_first(recipe: Recipe, field: str = "model.from_recipe") -> str | None:
+    """The folder with the result of the recipe that `field` names, trained now if it is not there; None for none."""
+    named = recipe.inputs().get(field)
+    if named is None:
         return None
     refuse_circle(recipe)
-    path = recipe.base_dir / recipe.model.from_recipe
+    path = recipe.base_dir / named
     other = methods.load_recipe(path)
+    if field != "model.from_recipe" and other.method != "reward":
+        raise UserError(recipe.problem(field, f"{path.name} trains no reward model: its method is {other.method}"))
     for folder in (Path(other.output_dir), Path(f"{other.output_dir}-{other.fingerprint()[:8]}")):
         run = Run(folder)
         if run.state == "empty":
@@ -215,20 +220,24 @@ def _trained_first(recipe: Recipe) -> str | None:
         Problem(
             f"{path.name} was to be trained into {other.output_dir}, but that folder holds another run",
             file=recipe.path,
-            field="model.from_recipe",
+            field=field,
             hint="move it away, or give the other recipe another output_dir",
         )
     )
 
 
-def refuse_circle(recipe: Recipe) -> None:
-    """Raise UserError where following `model.from_recipe` comes back to a recipe it has passed."""
-    seen = [] if recipe.path is None else [recipe.path.resolve()]
-    last = recipe
-    while last.model.from_recipe is not None:
-        path = (last.base_dir / last.model.from_recipe).resolve()
-        if path in seen:
-            names = " -> ".join(step.name for step in [*seen, path])
-            raise UserError(recipe.problem("model.from_recipe", f"goes round in a circle: {names}"))
-        seen.append(path)
-        last = methods.load_recipe(path)
+def _other_results(recipe: Recipe) -> dict[str, str]:
+    """Where the results of the recipes lie that `recipe` needs besides the one it starts from; trained as above."""
+    others = [(place, named) for place, named in recipe.inputs().items() if place != "model.from_recipe"]
+    return {named: str(_trained_first(recipe, place)) for place, named in others}
+
+
+def refuse_circle(recipe: Recipe, passed: tuple[Path, ...] = ()) -> None:
+    """Raise UserError where following a recipe's inputs comes back to a recipe that was passed on the way."""
+    passed = passed if recipe.path is None else (*passed, recipe.path.resolve())
+    for place, named in recipe.inputs().items():
+        path = (recipe.base_dir / named).resolve()
+        if path in passed:
+            names = " -> ".join(step.name for step in [*passed, path])
+            raise UserError(recipe.problem(place, f"goes round in a circle: {names}"))
+        refuse_circle(methods.load_recipe(path), passed)

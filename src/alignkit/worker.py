@@ -74,7 +74,7 @@ def story(job: Job, told: Told, stop: StopRequests, warnings: list[str]) -> None
     set_seed(recipe.seed)
     precision = choose_precision(recipe, start=job.start)
     has_eval = bool(recipe.data and (recipe.data.eval or recipe.data.eval_fraction))
-    stage = Stage(recipe, run, say, precision, start=job.start)
+    stage = Stage(recipe, run, say, precision, start=job.start, results=job.results)
 
     def arguments_first(here: bool) -> None:
         """Alone: what the arguments refuse is said before the data is read. In a group: they start it, and nothing

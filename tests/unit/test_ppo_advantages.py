@@ -109,6 +109,7 @@ def test_explained_variance_of_a_perfect_a_constant_and_a_wrong_critic():
     assert explained_variance(returns, returns, mask) == 1
     assert explained_variance(torch.full((1, 3), 9.0), returns, mask) == pytest.approx(0)
     assert explained_variance(-returns, returns, mask) == pytest.approx(-3)
+    assert explained_variance(returns, 0 * returns, mask).isnan()  # nothing to explain
 
 
 def test_a_value_may_move_no_further_than_its_clip_range():

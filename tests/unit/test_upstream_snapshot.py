@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from alignkit.recipe.overlay import OVERLAY
-from alignkit.recipe.owned import ADAPTER, GENERATION, SFT, TRAINING
+from alignkit.recipe.owned import ADAPTER, CRITIC, GENERATION, NOT_IN_PPO, SFT, TRAINING
 from alignkit.recipe.upstream import SNAPSHOT, fields, peft_types, snapshot
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "snapshot_upstream.py"
@@ -67,6 +67,7 @@ def test_the_refused_fields_exist() -> None:
     }
     assert set(TRAINING) <= training
     assert set(SFT) <= set(fields("SFTConfig"))
+    assert {*NOT_IN_PPO, *CRITIC} <= set(fields("PPOConfig"))
     assert set(ADAPTER) <= set(fields("LoraConfig"))
     assert set(GENERATION) <= set(fields("GenerationConfig"))
 

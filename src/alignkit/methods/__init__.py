@@ -21,6 +21,7 @@ SUMMARIES = {
     "reward": "A reward model from pairs of answers: full, LoRA or QLoRA.",
     "dpo": "Direct preference optimisation from pairs of answers: full, LoRA or QLoRA.",
     "kto": "Kahneman-Tversky optimisation from single answers that are good or bad: full, LoRA or QLoRA.",
+    "ppo": "Reinforcement learning with a critic (PPO): from rewards, reward models, or rewards for single tokens.",
     "grpo": "Reinforcement learning from verifiable rewards, in groups of completions (GRPO and its kin).",
     "rloo": "Reinforcement learning with a leave-one-out baseline (RLOO).",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ class Stage:
     precision: Precision
     arguments: Any = None  # the TrainingArguments of the method's config class
     start: str | None = None
+    results: Mapping[str, str] = field(default_factory=dict)  # other recipes that this one names -> their results
     tokenizer: PreTrainedTokenizerBase | None = None
     data: Prepared | None = None
     model: PreTrainedModel | None = None

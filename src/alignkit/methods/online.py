@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
 from alignkit.errors import UserError
 from alignkit.methods.base import Stage
@@ -10,6 +11,7 @@ from alignkit.recipe import OnlineRecipe
 
 if TYPE_CHECKING:
     from alignkit.data import Prepared
+    from alignkit.rewards.mixture import Mixture
 
 SHAPES = ("prompt_only",)
 SAMPLES = "samples.jsonl"
@@ -22,27 +24,48 @@ def prepare(stage: Stage) -> Prepared:
     return prepare_prompts(stage.recipe, stage.tokenizer, say=stage.say)
 
 
-def build_trainer(stage: Stage, trainer_class: Any, *, token_level: bool = False, **extra: Any) -> Any:
-    """`trainer_class` with `trainers.online` mixed in, and the recipe's rewards loaded.
+def load_rewards(stage: Stage, *, token_level: bool = False) -> Mixture:
+    """The recipe's rewards, ready to be asked.
 
     Args:
         token_level: whether the method can use a reward for each token.
-        extra: further arguments for the trainer.
     """
     from alignkit.rewards.build import build_rewards
+
+    recipe, arguments = stage.recipe, cast(Any, stage.arguments)
+    assert isinstance(recipe, OnlineRecipe)
+    stage.say("loading the rewards")
+    rewards = build_rewards(
+        recipe,
+        stage.precision,
+        token_level=token_level,
+        log=stage.run.log_path,
+        say=stage.say,
+        results=stage.results,
+    )
+    arguments.reward_weights = rewards.weights
+    return rewards
+
+
+def build_trainer(
+    stage: Stage, trainer_class: Any, *, extra: Callable[[Mixture], dict[str, Any]] | None = None, **options: Any
+) -> Any:
+    """`trainer_class` with `trainers.online` mixed in, and the recipe's rewards loaded.
+
+    Args:
+        extra: further arguments for the trainer, made once the rewards are loaded.
+        options: of `load_rewards`.
+    """
     from alignkit.trainers.online import online
 
-    recipe, arguments = stage.recipe, stage.arguments
+    recipe = stage.recipe
     assert isinstance(recipe, OnlineRecipe) and stage.data is not None
     _require_room(stage)
-    stage.say("loading the rewards")
-    rewards = build_rewards(recipe, stage.precision, token_level=token_level, log=stage.run.log_path, say=stage.say)
-    arguments.reward_weights = rewards.weights
-    samples = stage.run.path / SAMPLES
+    rewards = load_rewards(stage, **options)
     try:
         return online(trainer_class)(
             model=stage.model,
-            args=arguments,
+            args=stage.arguments,
             train_dataset=stage.data.train,
             eval_dataset=stage.data.eval,
             processing_class=stage.tokenizer,
@@ -50,8 +73,8 @@ def build_trainer(stage: Stage, trainer_class: Any, *, token_level: bool = False
             rewards=rewards,
             answer=recipe.training.answer,
             difficulty_sampling=recipe.training.difficulty_sampling,
-            samples_path=samples,
-            **extra,
+            samples_path=stage.run.path / SAMPLES,
+            **(extra(rewards) if extra is not None else {}),
         )
     except ValueError as error:  # TRL checks here what goes together
         rewards.close()

@@ -4,7 +4,7 @@ from alignkit.recipe.base import InputPath, Section, UpstreamSection
 from alignkit.recipe.load import dump, load, load_mapping
 from alignkit.recipe.paths import local_path
 from alignkit.recipe.recipe import EVALUATION_ONLY, EvaluationRecipe, Head, Recipe, ReferenceRecipe
-from alignkit.recipe.rewards import OnlineRecipe, OnlineTraining, RewardSection
+from alignkit.recipe.rewards import CriticSection, OnlineRecipe, OnlineTraining, RewardSection
 from alignkit.recipe.sections import (
     AdapterSection,
     DataSection,
@@ -18,6 +18,7 @@ from alignkit.recipe.sections import (
 __all__ = [
     "EVALUATION_ONLY",
     "AdapterSection",
+    "CriticSection",
     "DataSection",
     "EvaluationRecipe",
     "EvaluationTask",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-TRL = ("SFTConfig", "DPOConfig", "RewardConfig", "GRPOConfig", "RLOOConfig", "KTOConfig")
+TRL = ("SFTConfig", "DPOConfig", "RewardConfig", "GRPOConfig", "RLOOConfig", "PPOConfig", "KTOConfig")
 TRAINING = ("TrainingArguments", *TRL)
 
 

@@ -117,6 +117,21 @@ GRPO = {
     "delta": ABOVE_0,
 }
 
+PPO = {
+    "gamma": SHARE,
+    "lam": SHARE,
+    "critic_lam": SHARE,
+    "kl_target": ABOVE_0,
+    "kl_horizon": AT_LEAST_1,
+    "score_clip": ABOVE_0,
+    "critic_learning_rate": AT_LEAST_0,
+    "critic_max_grad_norm": ABOVE_0,
+    "critic_warmup_steps": AT_LEAST_0,
+    "vf_coef": AT_LEAST_0,
+    "cliprange_value": ABOVE_0,
+    "target_kl": ABOVE_0,
+}
+
 PEFT = {
     "r": AT_LEAST_1,
     "lora_alpha": ABOVE_0,
@@ -170,6 +185,7 @@ OVERLAY: dict[str, dict[str, Bound]] = {
     "KTOConfig": {"beta": AT_LEAST_0, "precompute_ref_batch_size": AT_LEAST_1, **SYNCED_REFERENCE},
     "GRPOConfig": GRPO,
     "RLOOConfig": ONLINE,
+    "PPOConfig": PPO,
     "PeftConfig": PEFT,
     "LoraConfig": LORA,
     "AdaLoraConfig": LORA,

@@ -47,6 +47,33 @@ SFT = {
     "truncation_mode": "rows that are too long lose their end, and are counted",
 }
 
+# GRPO's own ways, which PPO inherits the fields of and has no use for: PPOConfig refuses other values than the default.
+_SURROGATE = "PPO's loss is the clipped surrogate, averaged over the tokens of the global batch"
+NOT_IN_PPO = {
+    "loss_type": _SURROGATE,
+    "scale_rewards": "advantages come from GAE, not from a group; see `whiten_advantages` and `whiten_rewards`",
+    "multi_objective_aggregation": "rewards are weighted and added up",
+    "importance_sampling_level": "PPO's ratio is a token's",
+    "off_policy_mask_threshold": "see `target_kl`",
+    "use_bias_correction_kl": "see `kl_estimator` and `kl_in`",
+    "sync_ref_model": "the reference stays what training started from",
+    "ref_model_mixup_alpha": "the reference stays what training started from",
+    "ref_model_sync_steps": "the reference stays what training started from",
+    **dict.fromkeys(
+        (
+            *("sapo_temperature_neg", "sapo_temperature_pos", "vespo_k_pos", "vespo_lambda_pos"),
+            *("vespo_k_neg", "vespo_lambda_neg"),
+        ),
+        _SURROGATE,
+    ),
+}
+CRITIC = {
+    "critic_kind": "it belongs in `critic.kind`",
+    "critic_layers": "it belongs in `critic.layers`",
+    "critic_width": "it belongs in `critic.width`",
+    "critic_detached": "it belongs in `critic.detached`",
+}
+
 ADAPTER = {
     "task_type": "it follows from the method",
     "inference_mode": "it is always off in training",
@@ -74,12 +101,21 @@ REFUSED: dict[str, dict[str, str]] = {
         ("TrainingArguments", "DPOConfig", "RewardConfig", "GRPOConfig", "RLOOConfig", "KTOConfig"), TRAINING
     ),
     "SFTConfig": {**TRAINING, **SFT},
+    "PPOConfig": {**TRAINING, **NOT_IN_PPO, **CRITIC},
     "BitsAndBytesConfig": {},
     "GenerationConfig": GENERATION,
 }
 
 # Words of other tools and of older versions -> what to write instead, as a full path of the recipe.
 ALIASES = {
+    # TRL's former PPOConfig
+    "kl_coef": "training.beta",
+    "cliprange": "training.epsilon",
+    "num_ppo_epochs": "training.num_iterations",
+    "response_length": "training.max_completion_length",
+    "reward_model_path": "rewards (with `model: PATH`)",
+    "value_model": "critic",
+    "sft_model_path": "model.model_name_or_path",
     "warmup_ratio": "training.warmup_steps (below 1 it is a share of all steps)",
     "group_by_length": "training.train_sampling_strategy: group_by_length",
     "evaluation_strategy": "training.eval_strategy",

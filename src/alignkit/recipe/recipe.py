@@ -98,6 +98,10 @@ class Recipe(Section):
         """What the method's model has on top."""
         return "causal_lm"
 
+    def inputs(self) -> dict[str, str]:
+        """The other recipes whose results this one needs, as their fields give them: field -> path."""
+        return {} if self.model.from_recipe is None else {"model.from_recipe": self.model.from_recipe}
+
     def tasks(self) -> list[EvaluationTask]:
         """What is measured once training has ended: `evaluation`; a method that always measures adds its own."""
         return self.evaluation

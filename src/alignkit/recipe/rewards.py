@@ -27,8 +27,12 @@ BuiltIn = Literal[
 ]
 
 
+KINDS = ("name", "file", "model", "from_recipe", "judge")
+"""The fields that say where a reward comes from."""
+
+
 class RewardSection(Section):
-    """One reward. It comes from one place: `name`, `file`, `model` or `judge`."""
+    """One reward. It comes from one place: `name`, `file`, `model`, `from_recipe` or `judge`."""
 
     name: BuiltIn | None = None
     """A built-in function (docs/rewards.md says what each gives)."""
@@ -36,6 +40,8 @@ class RewardSection(Section):
     """A function of yours, `rewards.py:polite`, with TRL's signature."""
     model: PathText | None = None
     """A reward model: a folder (full or adapter) or a Hub id; it keeps its own tokenizer and chat template."""
+    from_recipe: PathText | None = None
+    """A recipe of method `reward`, whose result is the model; it is trained first if its result is not there."""
     judge: str | None = None
     """A model's name at an OpenAI-compatible endpoint, which `options.base_url` names."""
     weight: float = 1.0
@@ -52,13 +58,15 @@ class RewardSection(Section):
     @property
     def kind(self) -> str:
         """The one field that says where it comes from; "" where none or several are given."""
-        given = [kind for kind in ("name", "file", "model", "judge") if getattr(self, kind) is not None]
+        given = [kind for kind in KINDS if getattr(self, kind) is not None]
         return given[0] if len(given) == 1 else ""
 
     @property
     def label(self) -> str:
         """What logs and reports call it: the function's name, or the last part of the model's."""
         text = str(getattr(self, self.kind)) if self.kind else "reward"
+        if self.kind == "from_recipe":
+            return text.rpartition("/")[2].removesuffix(".yaml")
         return text.rpartition(":")[2] if self.kind == "file" else text.rstrip("/").rpartition("/")[2]
 
 
@@ -90,6 +98,10 @@ class OnlineRecipe(Recipe):
     rewards: Annotated[list[RewardSection], Field(min_length=1)]
     """What completions are rewarded for; the weighted sum counts."""
 
+    def inputs(self) -> dict[str, str]:
+        named = {f"rewards.{index}.from_recipe": reward.from_recipe for index, reward in enumerate(self.rewards)}
+        return super().inputs() | {field: path for field, path in named.items() if path is not None}
+
     def contradictions(self) -> Iterator[Problem]:
         yield from self._origins()
         data, training = self.data, self.training
@@ -118,9 +130,9 @@ class OnlineRecipe(Recipe):
     def _origins(self) -> Iterator[Problem]:
         for index, reward in enumerate(self.rewards):
             if not reward.kind:
-                message = "a reward comes from one place: name, file, model or judge"
+                message = f"a reward comes from one place: {', '.join(KINDS[:-1])} or {KINDS[-1]}"
                 yield self.problem(f"rewards.{index}", message, None)
-            if reward.column is not None and reward.kind in ("file", "model"):
+            if reward.column is not None and reward.kind in ("file", "model", "from_recipe"):
                 hint = "leave it out"
                 what = "every column is handed to the function" if reward.kind == "file" else "the model reads the text"
                 yield self.problem(f"rewards.{index}.column", what, hint)
@@ -144,3 +156,20 @@ class OnlineRecipe(Recipe):
 
 HELD_OUT = ("exact_match", "reward", "mean_length", "truncated")
 """What an evaluation of an online method logs, with `eval_` before it; also `rewards/NAME`."""
+
+
+class CriticSection(Section):
+    """PPO's critic: what estimates, at every token, the rewards to come."""
+
+    kind: Literal["model", "head", "trunk", "none"] | None = None
+    """`model`: one of its own; `head`: on the policy's backbone; `trunk`: a few layers on the policy's hidden states;
+    `none`: advantages are returns (default: trunk with an adapter, else model)."""
+    init: Literal["policy", "reward"] | PathText | None = None
+    """What a `model` starts from: the policy, the reward model, a model's folder or Hub id, or the folder of a saved
+    critic of any kind (default: the reward model where it reads the policy's tokens, else the policy)."""
+    layers: Annotated[int, Field(ge=1)] = 2
+    """Layers of a trunk."""
+    width: Annotated[int, Field(ge=1)] | None = None
+    """Width of a trunk (default: the policy's, at most 1024)."""
+    detached: bool = False
+    """Whether a head leaves the policy's backbone to the policy's own loss."""

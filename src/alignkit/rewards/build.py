@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +29,14 @@ def build_rewards(
     token_level: bool = False,
     log: Path | None = None,
     say: Callable[[str], None] | None = None,
+    results: Mapping[str, str] | None = None,
 ) -> Mixture:
     """Load every reward of the recipe; those that run apart are loaded while the others are.
 
     Args:
         token_level: whether the method can use a reward for each token.
         log: the file to which a user's functions print.
+        results: where the results of the recipes lie that `rewards[].from_recipe` names.
 
     Raises:
         UserError: a file, function or model that can't be loaded.
@@ -43,7 +45,7 @@ def build_rewards(
     for index, section in enumerate(recipe.rewards):
         if section.name == "code_tests" and say is not None:
             say("rewards: code that the model writes is run, with limits; that is no security boundary")
-        scorers.append(_scorer(recipe, index, section, precision, log))
+        scorers.append(_scorer(recipe, index, section, precision, log, results or {}))
     names = labels(recipe.rewards)
     rewards = []
     for section, name, scorer in zip(recipe.rewards, names, scorers, strict=True):
@@ -61,10 +63,15 @@ def build_rewards(
 
 
 def _scorer(
-    recipe: OnlineRecipe, index: int, section: RewardSection, precision: Precision | None, log: Path | None
+    recipe: OnlineRecipe,
+    index: int,
+    section: RewardSection,
+    precision: Precision | None,
+    log: Path | None,
+    results: Mapping[str, str],
 ) -> Scorer:
-    if section.kind == "model":
-        return _model(recipe, index, section, precision)
+    if section.kind in ("model", "from_recipe"):
+        return _model(recipe, index, section, precision, results)
     if section.kind == "name" and not BUILT_IN[str(section.name)].slow:
         return _here(Bound(str(section.name), section.options, section.column))
     spec: dict[str, Any] = {"kind": section.kind, "options": section.options, "column": section.column}
@@ -88,15 +95,19 @@ def _here(bound: Bound) -> Callable[[Call], Answer]:
     return score
 
 
-def _model(recipe: OnlineRecipe, index: int, section: RewardSection, precision: Precision | None) -> Scorer:
+def _model(
+    recipe: OnlineRecipe, index: int, section: RewardSection, precision: Precision | None, results: Mapping[str, str]
+) -> Scorer:
     from alignkit.rewards.model import ModelReward
 
-    name = str(section.model)
+    field = f"rewards.{index}.{section.kind}"
+    if section.kind == "from_recipe" and section.from_recipe not in results:
+        hint = f"train it first: alignkit reward {section.from_recipe}"
+        raise UserError(recipe.problem(field, "its reward model is not trained here", hint))
+    name = results[str(section.from_recipe)] if section.kind == "from_recipe" else str(section.model)
     place = local_path(name, recipe.base_dir)
     logging.getLogger("alignkit").info("loading the reward model %s", name)
     try:
         return ModelReward(str(place or name), precision, **section.options)
     except UserError as error:
-        raise UserError(
-            [recipe.problem(f"rewards.{index}.model", one.message, one.hint) for one in error.problems]
-        ) from error
+        raise UserError([recipe.problem(field, one.message, one.hint) for one in error.problems]) from error

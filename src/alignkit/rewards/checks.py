@@ -36,7 +36,10 @@ def problems(recipe: OnlineRecipe) -> Iterator[Problem]:
             yield from _file(recipe, at, section)
         elif section.kind == "judge":
             yield from _judge(recipe, at, section)
-        elif section.kind == "model":
+        elif section.kind in ("model", "from_recipe"):
+            if section.from_recipe is not None and not (recipe.base_dir / section.from_recipe).is_file():
+                message = f"there is no file {recipe.base_dir / section.from_recipe}"
+                yield recipe.problem(f"{at}.from_recipe", message, "paths are relative to the recipe's file")
             yield from _unknown(recipe, at, section.options, MODEL_OPTIONS)
             if section.timeout is not None:
                 yield recipe.problem(f"{at}.timeout", "a reward model can't be stopped in between", "leave it out")

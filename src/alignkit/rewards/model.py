@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,11 @@ class ModelReward:
             for place, score in zip(places, self.scores([rows[place] for place in places]), strict=True):
                 values[place] = score
         return Answer(values)
+
+    def backbone(self) -> Any:
+        """A copy of the model without its head, its adapter merged: what a critic starts from."""
+        model = copy.deepcopy(self.model)
+        return (model.merge_and_unload() if hasattr(model, "peft_config") else model).base_model
 
     def ids(self, prompt: Any, completion: Any) -> list[int]:
         """Prompt and completion as the reward model was taught to read them: closed by its stop token."""

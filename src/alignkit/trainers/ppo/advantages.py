@@ -135,10 +135,13 @@ def whiten(
 def explained_variance(
     values: torch.Tensor, returns: torch.Tensor, mask: torch.Tensor, reduce: Reduce = alone
 ) -> torch.Tensor:
-    """1 − Var(returns − values) / Var(returns): 1 is a perfect critic, 0 a constant, below 0 worse than one."""
+    """1 − Var(returns − values) / Var(returns): 1 is a perfect critic, 0 a constant, below 0 worse than one.
+
+    NaN where all returns are alike, and there is nothing to explain.
+    """
     _, unexplained = masked_moments(returns - values, mask, reduce)
     _, variance = masked_moments(returns, mask, reduce)
-    return 1 - unexplained / variance.clamp(min=1e-12)
+    return torch.where(variance > 1e-10, 1 - unexplained / variance, torch.nan)
 
 
 # ---------------------------------------------------------------------- the value loss

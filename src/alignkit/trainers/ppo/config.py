@@ -7,21 +7,7 @@ from typing import Any, Literal
 
 from trl import GRPOConfig
 
-# GRPO's own ways, which PPO has no use for -> why. A value other than the default is refused.
-NOT_IN_PPO = {
-    "scale_rewards": "advantages come from GAE, not from a group; see whiten_advantages and whiten_rewards",
-    "multi_objective_aggregation": "rewards are weighted and added",
-    "importance_sampling_level": "PPO's ratio is a token's",
-    "off_policy_mask_threshold": "see target_kl",
-    "use_bias_correction_kl": "see kl_estimator and kl_in",
-    "sync_ref_model": "the reference stays what training started from",
-    "sapo_temperature_neg": "the loss is PPO's clipped surrogate",
-    "sapo_temperature_pos": "the loss is PPO's clipped surrogate",
-    "vespo_k_pos": "the loss is PPO's clipped surrogate",
-    "vespo_lambda_pos": "the loss is PPO's clipped surrogate",
-    "vespo_k_neg": "the loss is PPO's clipped surrogate",
-    "vespo_lambda_neg": "the loss is PPO's clipped surrogate",
-}
+from alignkit.recipe.owned import NOT_IN_PPO
 
 
 def _own(default: Any, text: str) -> Any:
