@@ -15,9 +15,6 @@ from alignkit.recipe import CriticSection, OnlineRecipe, ReferenceRecipe, local_
 if TYPE_CHECKING:
     from alignkit.rewards.mixture import Mixture
 
-CRITIC = "critic"
-"""The critic's folder beside the result."""
-
 
 class PpoRecipe(OnlineRecipe, ReferenceRecipe):
     """Proximal policy optimization with a critic: full, LoRA or QLoRA."""
@@ -107,13 +104,6 @@ def _critic(stage: Stage, rewards: Mixture) -> Any:
     return None
 
 
-def finish(stage: Stage, trainer: Any) -> None:
-    """The critic goes beside the policy, to be loaded by `critic.init`."""
-    online.finish(stage, trainer)
-    if trainer.critic is not None:
-        trainer.save_critic(stage.run.path / CRITIC)
-
-
 METHOD = Method(
     name="ppo",
     recipe=PpoRecipe,
@@ -121,5 +111,5 @@ METHOD = Method(
     config="alignkit.trainers.ppo:PPOConfig",
     prepare=online.prepare,
     build_trainer=build_trainer,
-    finish=finish,
+    finish=online.finish,
 )

@@ -86,6 +86,9 @@ def save_trained(trainer: Any, tokenizer: PreTrainedTokenizerBase, folder: Path)
     weights = accelerator.get_state_dict(trainer.model_wrapped) if sharded else None  # every rank takes part
     if accelerator.is_main_process:
         save_result(trainer.model, tokenizer, folder, state_dict=weights)
+        save_beside = getattr(trainer, "save_beside", None)  # what a trainer has learned besides the policy: a critic
+        if save_beside is not None:
+            save_beside(folder.parent, weights)
     accelerator.wait_for_everyone()
     return sharded
 

@@ -343,6 +343,11 @@ class PPOTrainer(ExactRollouts, GRPOTrainer):
         if self.critic is not None and self.args.should_save:
             self.save_critic(Path(output_dir or self.args.output_dir) / critics.NAME, state_dict)
 
+    def save_beside(self, folder: Path, state_dict: dict[str, Any] | None = None) -> None:
+        """Write the critic into `folder`, which holds the saved policy."""
+        if self.critic is not None:
+            self.save_critic(folder / critics.NAME, state_dict)
+
     def save_critic(self, folder: str | Path, state_dict: dict[str, Any] | None = None) -> None:
         """Write the critic beside the policy. `state_dict` is the whole model's, where it was gathered."""
         assert self.critic is not None
