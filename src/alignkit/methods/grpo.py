@@ -30,7 +30,7 @@ class GrpoRecipe(OnlineRecipe):
 def build_trainer(stage: Stage) -> Any:
     from trl import GRPOTrainer
 
-    return online.build_trainer(stage, GRPOTrainer)
+    return online.build_near_reference(stage, GRPOTrainer)
 
 
 METHOD = Method(

@@ -84,6 +84,14 @@ def build_trainer(
         raise
 
 
+def build_near_reference(stage: Stage, trainer_class: Any) -> Any:
+    """`build_trainer` for TRL's own trainers, with the recipe's reference where there is a KL penalty."""
+    from alignkit.methods.pairs import build_reference
+
+    reference = build_reference(stage) if cast(Any, stage.arguments).beta else None
+    return build_trainer(stage, trainer_class, extra=lambda _rewards: {"reference": reference})
+
+
 def finish(_stage: Stage, trainer: Any) -> None:
     """Nothing is rewarded any more once the result is saved."""
     trainer.rewards.close()

@@ -30,7 +30,7 @@ class RlooRecipe(OnlineRecipe):
 def build_trainer(stage: Stage) -> Any:
     from trl import RLOOTrainer
 
-    return online.build_trainer(stage, RLOOTrainer)
+    return online.build_near_reference(stage, RLOOTrainer)
 
 
 METHOD = Method(

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from alignkit.errors import Problem
 from alignkit.recipe.base import Section
-from alignkit.recipe.recipe import Recipe
+from alignkit.recipe.recipe import ReferenceRecipe
 from alignkit.recipe.sections import PathText, TrainingSection
 
 BuiltIn = Literal[
@@ -90,7 +90,7 @@ class OnlineTraining(TrainingSection):
     """How the answer is found in a held-out completion: last_number, boxed, `after:####`, … (default: all of it)."""
 
 
-class OnlineRecipe(Recipe):
+class OnlineRecipe(ReferenceRecipe):
     """A recipe whose model learns from rewards for its own completions."""
 
     training_section: ClassVar[type[TrainingSection]] = OnlineTraining
@@ -118,6 +118,9 @@ class OnlineRecipe(Recipe):
             message = "held-out prompts are answered once, greedily"
             hint = "leave it out; measure samples with a task in `evaluation` (do_sample, num_return_sequences)"
             yield self.problem("training.num_generations_eval", message, hint)
+        if self.reference is not None and not training.beta:
+            message = "no reference is used while training.beta is 0"
+            yield self.problem("reference", message, "leave it out, or say training.beta: 0.04")
         yield from self._groups()
         metric = training.metric_for_best_model
         if metric is not None and metric.removeprefix("eval_") not in HELD_OUT:

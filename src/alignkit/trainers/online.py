@@ -3,8 +3,8 @@
 Mixed in before TRL's GRPOTrainer, RLOOTrainer, or a subclass of them, by `online`. It touches these names of TRL's
 that are not public (tests/methods/test_online_seams.py watches them): `_generate`, `_generate_and_score_completions`,
 `_tokenize_prompts`, `_generate_single_turn`, `_calculate_rewards`, `_get_train_sampler`, `_step`, `_buffered_inputs`,
-`_metrics`, `_log_completion_extra`, `_log_metric`, `generation_config`, `generation_kwargs`; and of Trainer's:
-`_save_rng_state`, `_load_optimizer_and_scheduler`.
+`_metrics`, `_log_completion_extra`, `_log_metric`, `use_transformers_continuous_batching`, `generation_config` and
+`generation_kwargs`; and of Trainer's: `_save_rng_state`, `_load_optimizer_and_scheduler`.
 """
 
 from __future__ import annotations
@@ -17,24 +17,30 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import gather, gather_object
 from torch.utils.data import Sampler
 from transformers import GenerationConfig, Trainer
 from transformers.trainer_utils import EvalLoopOutput
+from trl.models.utils import unwrap_model_for_generation
 
 from alignkit.data import as_sample
 from alignkit.metrics.match import exact_match
 from alignkit.metrics.references import references_of
 from alignkit.rewards import Call, text_of
 from alignkit.rewards.mixture import Mixture, Pending, Scored
+from alignkit.trainers import given_reference
 from alignkit.trainers.alarms import Alarms
+from alignkit.trainers.completing import Sampling, can_sample, sample
 from alignkit.trainers.guards import guarded
 from alignkit.trainers.order import Difficulty, DifficultySampler
 from alignkit.trainers.rollouts import ExactRollouts
 from alignkit.trainers.samples import SamplesFile
+
+if TYPE_CHECKING:
+    from alignkit.models.reference import Reference
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p")
 logger = logging.getLogger("alignkit.online")
@@ -48,6 +54,7 @@ class Online(ExactRollouts):
         answer: how the answer is found in a held-out completion (metrics.answers.extractor); None: all of it.
         difficulty_sampling: sample prompts less that are always or never solved.
         samples_path: where completions are written through training.
+        reference: what the policy is held near, where `beta` is not 0.
     """
 
     data_collator: Any
@@ -59,6 +66,7 @@ class Online(ExactRollouts):
         answer: str | None = None,
         difficulty_sampling: bool = False,
         samples_path: Path | None = None,
+        reference: Reference | None = None,
         **kwargs: Any,
     ) -> None:
         self.rewards = rewards
@@ -75,7 +83,9 @@ class Online(ExactRollouts):
         self._prompt_ids: list[list[int]] = []
         self._pending: Pending | None = None
         self._shown: list[dict[str, Any]] = []
-        super().__init__(*args, reward_funcs=[_named(name) for name in rewards.names], **kwargs)
+        with given_reference.loading(type(self), reference):
+            super().__init__(*args, reward_funcs=[_named(name) for name in rewards.names], **kwargs)
+        given_reference.settle(self, reference)
         self.samples_file = SamplesFile(samples_path if self.args.should_save else None)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
@@ -106,6 +116,26 @@ class Online(ExactRollouts):
         self.tokens_seen += sum(map(len, self._prompt_ids)) + sum(map(len, ids))
         self._pending = self.rewards.start(self._call(self._samples, completions, ids))
         return made
+
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *others: Any, **more: Any) -> Any:
+        """By `trainers.completing` where the model is whole in this process, else as TRL does it."""
+        turn = super()._generate_single_turn
+        if not self._samples_itself:
+            return turn(prompt_ids, *others, **more)
+        with unwrap_model_for_generation(
+            self.model_wrapped,
+            self.accelerator,
+            gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+        ) as model:
+            ids = sample(model, prompt_ids, Sampling.of(self.generation_kwargs))
+        return (ids, None) if "num_generations" in inspect.signature(turn).parameters else ids
+
+    @functools.cached_property
+    def _samples_itself(self) -> bool:
+        args = self.args
+        upstreams = self.use_vllm or self.use_transformers_continuous_batching or args.generation_kwargs
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled  # all processes must go through as many steps
+        return not (upstreams or args.cache_implementation or sharded) and can_sample(self.model)
 
     def _call(self, samples: Sequence[Mapping[str, Any]], completions: Sequence[Any], ids: Sequence[list[int]]) -> Call:
         keys = [key for key in samples[0] if key not in ("prompt", "completion", "completion_ids")]
@@ -218,7 +248,7 @@ class Online(ExactRollouts):
         """Completions of rows, with their rewards."""
         samples, prompt_ids = [as_sample(row) for row in rows], [list(row["prompt_ids"]) for row in rows]
         turn: Callable[..., Any] = self._generate_single_turn
-        counted = (1,) if "num_generations" in inspect.signature(turn).parameters else ()
+        counted = (1,) if "num_generations" in inspect.signature(super()._generate_single_turn).parameters else ()
         made = turn(prompt_ids, None, {}, *counted)
         ids = made[0] if isinstance(made, tuple) else made
         texts = self.processing_class.batch_decode(ids, skip_special_tokens=True)
