@@ -124,6 +124,22 @@ def reward_test(recipe: Recipe) -> Trial:
     return try_rewards(recipe)
 
 
+def judge(recipe: Recipe) -> dict[str, Any]:
+    """Compare the recipe's pairs by its judge, in both orders; the preferences lie in `output_dir`.
+
+    Raises:
+        UserError: no recipe of a judge's, or what can't be read.
+        RunFailed: comparisons without a readable reply; what was judged is kept, and the next start goes on.
+    """
+    from alignkit.judge import judge as compare
+    from alignkit.methods.judge import JudgeRecipe
+
+    if not isinstance(recipe, JudgeRecipe):
+        raise UserError(recipe.problem("method", f"{recipe.method} judges nothing", "say `method: judge`"))
+    check(recipe)
+    return compare(recipe)
+
+
 def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, accelerate: str | None = None) -> Run:
     """Check `recipe`, train it, evaluate it, and return its run folder.
 

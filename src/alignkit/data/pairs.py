@@ -95,22 +95,22 @@ class PairRenderer:
         assert isinstance(chosen, Rendered) and isinstance(rejected, Rendered)
         if np.array_equal(chosen.input_ids, rejected.input_ids):
             return Dropped(example.id, "answers are the same tokens", example.row)
-        cut = [self._cut(side, chosen, rejected) for side in (chosen, rejected)]
+        cut = [self.cut(side, chosen, rejected) for side in (chosen, rejected)]
         if np.array_equal(cut[0].input_ids, cut[1].input_ids):
             return Dropped(example.id, f"no difference within max_length {self.max_length}", example.row)
         if any(not (side.labels != IGNORED).any() for side in cut):
             return Dropped(example.id, f"no supervised token within max_length {self.max_length}", example.row)
         return self._whole(example, *cut) if self.kind == "whole" else self._split(example, *cut)
 
-    def _cut(self, side: Rendered, *both: Rendered) -> Rendered:
-        """One side at `max_length`."""
+    def cut(self, side: Rendered, *both: Rendered) -> Rendered:
+        """One side at `max_length`; of a pair, both sides are to lose the same of their prompt."""
         length = self.max_length
-        longest = max(len(one.input_ids) for one in both)
+        longest = max(len(one.input_ids) for one in both or (side,))
         if length is None or longest <= length:
             return side
         first = 0
         if self.keep_end:
-            first = min(longest - length, *(int(np.argmax(one.labels != IGNORED)) for one in both))
+            first = min(longest - length, *(int(np.argmax(one.labels != IGNORED)) for one in both or (side,)))
         ids, labels = side.input_ids[first : first + length], side.labels[first : first + length]
         truncated = len(ids) < len(side.input_ids)
         if self.closing is not None and len(ids) < len(side.input_ids) - first:
@@ -151,7 +151,7 @@ class PairRenderer:
     def _unpaired(self, example: Example, side: Rendered | Dropped) -> RenderedRow | Dropped:
         if isinstance(side, Dropped):
             return side
-        side = self._cut(side, side)
+        side = self.cut(side)
         learned = side.labels != IGNORED
         if not learned.any():
             return Dropped(example.id, f"no supervised token within max_length {self.max_length}", example.row)
@@ -170,6 +170,23 @@ class PairRenderer:
             truncated=side.truncated,
             group=repr(example.data["prompt"]),
         )
+
+
+class WholeTexts:
+    """Renders single texts, prompts with answers or chats as a reward model was taught to read them.
+
+    Args:
+        max_length: longer ones lose their end, but for an encoder's closing token; None keeps all.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> None:
+        self.side = Renderer(tokenizer, "all")
+        self.cutter = PairRenderer(tokenizer, "whole", max_length)
+
+    def render(self, examples: Sequence[Example]) -> list[Rendered | Dropped]:
+        """The tokens of each example, or why it has none; in order."""
+        sides = self.side.render(examples)
+        return [side if isinstance(side, Dropped) else self.cutter.cut(side) for side in sides]
 
 
 def side_of(example: Example, word: str) -> Example:

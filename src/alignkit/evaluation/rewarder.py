@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from alignkit.data.pairs import side_of
-from alignkit.data.render import Rendered, Renderer
+from alignkit.data.pairs import WholeTexts, side_of
+from alignkit.data.render import Rendered
 from alignkit.evaluation.likelihood import context_of
 from alignkit.evaluation.predictor import loaded
 from alignkit.evaluation.rewards import rewards_of
@@ -15,16 +15,18 @@ from alignkit.examples import Example
 
 def load(result: Any) -> RewardPredictor:
     """The reward model behind an `alignkit.predict.Result`. Raises UserError."""
-    return RewardPredictor(*loaded(result))
+    model, tokenizer = loaded(result)
+    length = None if result.recipe is None else result.recipe.training.resolved().get("max_length")
+    return RewardPredictor(model, tokenizer, length or context_of(model, tokenizer))
 
 
 class RewardPredictor:
-    """Answers rows with rewards."""
+    """Answers rows with rewards; what is longer than `max_length` is cut as it was in training."""
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    def __init__(self, model: Any, tokenizer: Any, max_length: int | None) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self.renderer = Renderer(tokenizer, None, context_of(model, tokenizer))
+        self.renderer = WholeTexts(tokenizer, max_length)
 
     def answer(self, asked: Sequence[Example]) -> list[dict[str, Any]]:
         """`reward`; of a pair `chosen_reward` and `rejected_reward`; `error` where a text can't be rendered."""

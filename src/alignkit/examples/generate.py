@@ -93,21 +93,54 @@ class SortingOptions(Options):
     """Messages of user and assistant, or plain prompt and completion."""
 
 
-def sorting(options: SortingOptions) -> Iterator[dict[str, Any]]:
-    """`35303>` answered by `03335`, the digits in order; also as a text in `answer`. No problem comes twice."""
-    if options.rows > 10**options.digits // 20:
-        message = f"at most {10**options.digits // 20} rows with {options.digits} digits"
+def _unsorted(name: str, options: Options, digits: int) -> Iterator[tuple[str, random.Random]]:
+    """Problems of the split, none twice, and the generator that drew them."""
+    if options.rows > 10**digits // 20:
+        message = f"at most {10**digits // 20} rows with {digits} digits"
         raise UserError(Problem(message, field="options.rows"))
-    chance = random.Random(f"sorting:{options.seed}:{options.split}")
+    chance = random.Random(f"{name}:{options.seed}:{options.split}")
     seen: set[str] = set()
     while len(seen) < options.rows:
-        digits = f"{chance.randrange(10**options.digits):0{options.digits}d}"
-        if digits in seen or _held_out(digits) != (options.split == "test"):
+        problem = f"{chance.randrange(10**digits):0{digits}d}"
+        if problem in seen or _held_out(problem) != (options.split == "test"):
             continue
-        seen.add(digits)
+        seen.add(problem)
+        yield problem, chance
+
+
+def sorting(options: SortingOptions) -> Iterator[dict[str, Any]]:
+    """`35303>` answered by `03335`, the digits in order; also as a text in `answer`. No problem comes twice."""
+    for digits, chance in _unsorted("sorting", options, options.digits):
         right = "".join(sorted(digits))
         said = "".join(sorted(set(digits))) if chance.random() < options.slips else right
         yield {**_answered(f"{digits}>", options.style, completion=said), "answer": right}
+
+
+class SortingPairsOptions(Options):
+    digits: int = Field(5, ge=2, le=9)
+    """How many digits there are to sort."""
+    style: Literal["chat", "text"] = "chat"
+    """Messages of user and assistant, or plain prompt and two answers."""
+
+
+def sorting_preferences(options: SortingPairsOptions) -> Iterator[dict[str, Any]]:
+    """Pairs of answers to sorting problems, by one rule: right beats wrong, and of two right ones the shorter.
+
+    Rejected is most often an answer that leaves repeated digits out; else one with two digits changed round, or the
+    right one in words: neither the longer nor the shorter answer wins as a matter of course.
+    """
+    for digits, chance in _unsorted("sorting_preferences", options, options.digits):
+        right = "".join(sorted(digits))
+        once = "".join(sorted(set(digits)))
+        worse = [*[once] * 4, _changed_round(right, chance), chance.choice(("in order: ", "sorted: ")) + right]
+        rejected = chance.choice([answer for answer in worse if answer != right])
+        yield {**_answered(f"{digits}>", options.style, chosen=right, rejected=rejected), "answer": right}
+
+
+def _changed_round(digits: str, chance: random.Random) -> str:
+    """Two neighbouring digits changed round: the same where they are alike."""
+    place = chance.randrange(len(digits) - 1)
+    return digits[:place] + digits[place + 1] + digits[place] + digits[place + 2 :]
 
 
 WORDY = ("{a}+{b}={sum}", "it is {sum}", "the sum is {sum}", "{sum}, I think")
@@ -207,6 +240,7 @@ GENERATORS = {
     "preferences": Generator(AdditionOptions, preferences),
     "sentiment": Generator(Options, sentiment),
     "sorting": Generator(SortingOptions, sorting),
+    "sorting_preferences": Generator(SortingPairsOptions, sorting_preferences),
     "tags": Generator(Options, tags),
 }
 

@@ -26,6 +26,9 @@ SUMMARIES = {
     "rloo": "Reinforcement learning with a leave-one-out baseline (RLOO).",
 }
 
+# Recipes that are no training command's own: `alignkit judge` runs them.
+NOT_TRAINED = ("judge",)
+
 
 def get(name: str) -> Method:
     """The method of this name: `METHOD` in the module of this name."""
@@ -35,7 +38,7 @@ def get(name: str) -> Method:
 
 def recipe_classes() -> dict[str, type[Recipe]]:
     """Each method's recipe class."""
-    return {name: get(name).recipe for name in SUMMARIES}
+    return {name: get(name).recipe for name in (*SUMMARIES, *NOT_TRAINED)}
 
 
 def load_recipe(path: str | Path, sets: Sequence[str] = (), method: str | None = None) -> Recipe:

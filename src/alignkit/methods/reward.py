@@ -99,4 +99,5 @@ METHOD = Method(
     answers="rewards",
     build_model=build_model,
     finish=finish,
+    answers="rewards",
 )

@@ -29,6 +29,8 @@ Finding = tuple[str, str, str | None]
 
 def check_model(recipe: Recipe) -> list[Problem]:
     """Everything about `model:` that local files and names can tell, as one-line problems; torch is not needed."""
+    if getattr(recipe, "endpoint", None) is not None:  # a name at that endpoint, nothing that is loaded here
+        return []
     return [recipe.problem(name, message, hint) for name, message, hint in _model_findings(recipe)]
 
 

@@ -14,7 +14,12 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from trl import DPOTrainer, KTOTrainer, RewardTrainer
+from trl.trainer.utils import use_adapter
 
+from alignkit.models.reference import ADAPTER
+
+MOST_LOGITS = 2**26
+"""Logits held at a time for the exact divergence of an eval batch; further rows of the batch are left out."""
 Row = dict[str, Any]
 
 
@@ -116,6 +121,48 @@ class PairsTrainer(DPOTrainer):
         self.model.train(training)
         total = accelerator.reduce(torch.from_numpy(found).to(accelerator.device), "sum").cpu().numpy()
         return dataset.add_column("ref_chosen_logps", total[0]).add_column("ref_rejected_logps", total[1])
+
+    # ------------------------------------------------------------------ distance to the reference
+    def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Beside what upstream measures of an eval batch: KL(policy ‖ reference) a token of the answers, exactly."""
+        result = super().prediction_step(model, inputs, *args, **kwargs)
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            kl = self._divergence(inputs)
+            if kl is not None:
+                self._metrics["eval"]["kl"].append(self.accelerator.gather(kl).mean().item())
+        return result
+
+    @torch.no_grad()
+    def _divergence(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
+        """Σ_v π(v) log(π(v) / ref(v)), the mean over the answers' positions; None where no reference is in memory."""
+        adapters = getattr(self.model, "peft_config", {})
+        if self.ref_model is None and not adapters:
+            return None  # its log-probabilities were computed beforehand, and it is gone
+        vocabulary = self.model.get_output_embeddings().weight.shape[0]
+        rows = max(1, MOST_LOGITS // (vocabulary * inputs["input_ids"].shape[1]))
+        part = {key: inputs[key][:rows] for key in ("input_ids", "attention_mask", "completion_mask")}
+        policy = _answer_logits(self.model, part).float().log_softmax(-1)
+        if self.ref_model is not None:
+            held = _answer_logits(self.ref_model, part)
+        else:
+            with use_adapter(self.model, ADAPTER if ADAPTER in adapters else None):
+                held = _answer_logits(self.model, part)
+        return (policy.exp() * (policy - held.float().log_softmax(-1))).sum(-1).mean()
+
+
+def _answer_logits(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The logits, (N, V), of the positions that the answers' tokens are predicted from; no others are computed."""
+    learned = inputs["completion_mask"][:, 1:].bool()
+    plain = model.get_base_model() if hasattr(model, "peft_config") else model
+
+    def select(_module: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (given[0][:, -learned.shape[1] - 1 : -1][learned][None], *given[1:])
+
+    handle = plain.get_output_embeddings().register_forward_pre_hook(select)
+    try:
+        return model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False).logits[0]
+    finally:
+        handle.remove()
 
 
 # ---------------------------------------------------------------------- KTO

@@ -177,6 +177,12 @@ SHOWN = (
     "reward",
     "eval_reward",
     "rewards/accuracies",
+    "rewards/margins",
+    "logps/chosen",
+    "logps/rejected",
+    "accuracy",
+    "margin",
+    "eval_kl",
     "reward_std",
     "frac_reward_zero_std",
     "completions/mean_length",
@@ -188,6 +194,10 @@ SHOWN = (
     "tokens_per_second",
 )
 SHORT = {
+    "rewards/margins": "margin",
+    "logps/chosen": "log p chosen",
+    "logps/rejected": "rejected",
+    "accuracy": "acc",
     "learning_rate": "lr",
     "tokens_per_second": "tok/s",
     "rewards/accuracies": "acc",

@@ -13,6 +13,7 @@ from alignkit.report.data import ReportData
 from alignkit.report.sections.classification import classification
 from alignkit.report.sections.data import data_counts
 from alignkit.report.sections.overview import key_figures, warnings
+from alignkit.report.sections.preferences import preferences
 from alignkit.report.sections.reuse import load, recipe, reproduce
 from alignkit.report.sections.samples import samples
 from alignkit.report.sections.scores import scores, slices
@@ -24,6 +25,7 @@ SECTIONS: tuple[Callable[[ReportData], Section | None], ...] = (
     scores,
     slices,
     classification,
+    preferences,
     training,
     data_counts,
     samples,
