@@ -97,7 +97,7 @@ def test_an_honest_judge_gives_preferences(judge: Any, endpoint: Endpoint, tmp_p
     assert endpoint.asked == 24 and again == summary
     recipe = {"method": "dpo", "output_dir": "x", "model": {"model_name_or_path": "a/b"}}
     loaded = alignkit.load_recipe({**recipe, "data": {"train": str(tmp_path / "judged" / "preferences.jsonl")}})
-    assert list(api.recognised(loaded, ("preference",)))[0][2].name == "preference"
+    assert next(iter(api.recognised(loaded, ("preference",))))[2].name == "preference"
 
 
 def test_where_position_decides_the_pair_is_dropped_or_a_tie(judge: Any, endpoint: Endpoint, tmp_path: Path) -> None:
