@@ -99,5 +99,4 @@ METHOD = Method(
     answers="rewards",
     build_model=build_model,
     finish=finish,
-    answers="rewards",
 )
