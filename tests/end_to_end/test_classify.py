@@ -129,3 +129,14 @@ def test_a_resumed_classifier_is_the_uninterrupted_one(
     resumed = load_file(api.train(made, resume=True).model_dir / weights)
     assert straight.keys() == resumed.keys()
     assert all(bool((straight[name] == resumed[name]).all()) for name in straight)
+
+
+@pytest.mark.slow
+def test_the_embedded_classifier_learns(cli: Cli) -> None:
+    """Negation turns a review round: pairs of words do not tell it, a small BERT learns it, and the test says so."""
+    done = cli("classify", Path(__file__).parents[2] / "recipes" / "tiny" / "classify.yaml", "--json", timeout=900)
+    assert done.returncode == 0, done.stderr
+    scores = {(score["model"], score["metric"]): score for score in json.loads(done.stdout)["scores"]}
+    assert scores["tuned", "accuracy"]["ci95"][0] > scores["tfidf_logreg", "accuracy"]["ci95"][1] > 0.5
+    difference = scores["tfidf_logreg", "accuracy"]["difference"]
+    assert difference["value"] > 0.1 and difference["p_value"] < 0.001

@@ -118,6 +118,12 @@ def test_measures_of_several_labels_and_numbers_are_scikit_learns() -> None:
     assert numbers["r2"] == pytest.approx(sk.r2_score(target, guess))
     assert numbers["pearson_correlation"] == pytest.approx(np.corrcoef(target, guess)[0, 1])
     assert {one.value for one in numeric_measurements([1.0, 2.0], [3.0, 3.0])[2:]} == {0.0}
+    from alignkit.evaluation.hf_metrics import LabelSets, Regression
+
+    computed = Regression().compute(predictions=guess.tolist(), references=target.tolist())
+    assert computed == pytest.approx(numbers)
+    sets = LabelSets().compute(predictions=said.tolist(), references=truth.tolist())
+    assert sets == pytest.approx({"f1_micro": found["f1_micro"]})
 
 
 def test_thresholds_are_those_of_the_best_f1() -> None:

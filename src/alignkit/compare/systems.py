@@ -174,7 +174,7 @@ def _from_labels(metric: str, items: Sequence[Item], labels: Sequence[Hashable])
     expected = [_label_of(item) for item in items]
     if any(label is None for label in expected):
         return None
-    if needs in ("labels", "tags") and all(item.get("prediction") is not None for item in items):
+    if needs in ("labels", "tags", "numbers") and all(item.get("prediction") is not None for item in items):
         return metrics.get(metric).measure([item["prediction"] for item in items], expected, labels=labels or None)
     if needs == "probabilities" and all(item.get("probabilities") for item in items):
         numbers = [item.get("label_id", label) for item, label in zip(items, expected, strict=True)]

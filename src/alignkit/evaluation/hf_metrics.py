@@ -151,6 +151,20 @@ class ExpectedCalibrationError(RocAuc):
     names = ("expected_calibration_error",)
 
 
+class LabelSets(AlignkitMetric):
+    """Micro F1 of items that may have several labels, from lists of true and false, one a label."""
+
+    names = ("f1_micro",)
+    inputs = datasets.Features({name: datasets.List(datasets.Value("bool")) for name in ("predictions", "references")})
+
+
+class Regression(AlignkitMetric):
+    """Mean absolute and root mean squared error, R² and Pearson's correlation of numbers."""
+
+    names = ("mean_absolute_error", "root_mean_squared_error", "r2", "pearson_correlation")
+    inputs = datasets.Features({name: datasets.Value(_NUMBERS) for name in ("predictions", "references")})
+
+
 class EntityF1(AlignkitMetric):
     """F1 over entities, equal to seqeval's, from lists of tags."""
 

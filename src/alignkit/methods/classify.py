@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from alignkit import metrics
 from alignkit.errors import Problem, UserError
 from alignkit.examples.labels import MEASURED, MULTI, NUMERIC, TOKEN, Head
 from alignkit.methods.base import Method, Stage
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 SHAPES = ("labelled",)
 HELD_OUT = EvaluationTask(name="held_out", task="classification", baseline=False)
-LOWER_IS_BETTER = ("mean_absolute_error", "root_mean_squared_error")
 
 
 class LabelsSection(Section):
@@ -123,7 +123,8 @@ def build_trainer(stage: Stage) -> Any:
     arguments, head = stage.arguments, _head(stage)
     arguments.length_column_name = "length"
     metric = str(arguments.metric_for_best_model or "").removeprefix("eval_")
-    if metric in LOWER_IS_BETTER and stage.recipe.training.greater_is_better is None:
+    error = metric in metrics.REGISTRY and not metrics.get(metric).higher_is_better
+    if error and stage.recipe.training.greater_is_better is None:
         arguments.greater_is_better = False  # upstream takes everything but a loss to be better when it is greater
     return guarded(ClassificationTrainer)(
         model=stage.model,

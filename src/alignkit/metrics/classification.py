@@ -124,6 +124,11 @@ def label_measurements(said: np.ndarray, expected: np.ndarray) -> list[Measureme
     ]
 
 
+def f1_micro(said: np.ndarray, expected: np.ndarray) -> Measurement:
+    """F1 over all labels of all items together, each of which may have several; arguments as `label_measurements`'."""
+    return next(one for one in label_measurements(said, expected) if one.name == "f1_micro")
+
+
 def per_class(predictions: Sequence[Hashable], references: Sequence[Hashable]) -> dict[Hashable, dict[str, float]]:
     """Precision, recall, F1 and support of each class; 0 where one is undefined."""
     labels, statistics = _counts(predictions, references)

@@ -9,7 +9,17 @@ from functools import partial
 from typing import Any, Literal
 
 from alignkit.errors import Problem, UserError
-from alignkit.metrics import classification, diversity, entities, likelihood, match, pass_at_k, preference, rouge
+from alignkit.metrics import (
+    classification,
+    diversity,
+    entities,
+    likelihood,
+    match,
+    pass_at_k,
+    preference,
+    regression,
+    rouge,
+)
 from alignkit.metrics.bleu import bleu
 from alignkit.metrics.chrf import chrf
 from alignkit.metrics.measurement import Measurement
@@ -21,6 +31,8 @@ Needs = Literal[
     "texts",  # predictions: texts; references: a list of texts for each
     "generated",  # predictions: texts; references are not looked at
     "labels",  # a label for each item on both sides
+    "label_sets",  # for each item whether each label holds, on both sides: (items, labels)
+    "numbers",  # a number for each item on both sides
     "probabilities",  # predictions: (items, classes) or (items,); references: class numbers
     "tags",  # a list of tags for each sentence on both sides
     "rewards",  # predictions: rewards of the chosen answers; references: of the rejected ones
@@ -82,6 +94,16 @@ _FIXED = (
     Metric("f1_macro", "labels", classification.f1_macro, options=("labels",)),
     Metric("f1_weighted", "labels", classification.f1_weighted, options=("labels",)),
     Metric("matthews_correlation", "labels", classification.matthews_correlation, scale="number", options=("labels",)),
+    Metric("f1_micro", "label_sets", classification.f1_micro),
+    *(
+        Metric(name, "numbers", partial(regression.measure_one, name), higher_is_better=better, scale="number")
+        for name, better in (
+            ("mean_absolute_error", False),
+            ("root_mean_squared_error", False),
+            ("r2", True),
+            ("pearson_correlation", True),
+        )
+    ),
     Metric("roc_auc", "probabilities", classification.roc_auc),
     Metric(
         "expected_calibration_error",

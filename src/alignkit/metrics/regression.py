@@ -29,6 +29,11 @@ def numeric_measurements(predictions: Sequence[float], references: Sequence[floa
     ]
 
 
+def measure_one(name: str, predictions: Sequence[float], references: Sequence[float]) -> Measurement:
+    """One of them by its name."""
+    return next(one for one in numeric_measurements(predictions, references) if one.name == name)
+
+
 def _rmse(sums: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(divide(sums[..., 6], sums[..., 0]), 0))
 
