@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from alignkit import metrics
 from alignkit.errors import Problem, UserError
 from alignkit.examples.labels import MEASURED, MULTI, NUMERIC, TOKEN, Head
 from alignkit.methods.base import Method, Stage
@@ -116,6 +115,7 @@ def build_model(stage: Stage) -> Any:
 
 def build_trainer(stage: Stage) -> Any:
     """transformers' Trainer with a loss that weighs every example alike, over batches padded to their longest row."""
+    from alignkit import metrics
     from alignkit.trainers import guarded
     from alignkit.trainers.classify import ClassificationTrainer, LabelledBatches
 
