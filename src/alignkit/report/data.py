@@ -81,6 +81,7 @@ class ReportData:
     curves: dict[str, Series]
     scores: list[Score]
     samples: list[Sample]
+    completions: list[dict[str, Any]]  # of an online method through training, each with a finite `step`
     details: list[dict[str, Any]]  # evaluation/details.json: {name, model, …} of what tasks know beside their scores
     result: Result
     notes: list[str]
@@ -123,6 +124,7 @@ def gather(run_dir: Path) -> ReportData:
         curves=series_of(_lines(run.metrics_path, notes)),
         scores=_scores(run.evaluation_dir / "scores.json", notes),
         samples=_samples(_lines(samples, notes)),
+        completions=[line for line in _lines(run_dir / "samples.jsonl", notes) if finite(line.get("step")) is not None],
         details=[item for item in listed(_json(run.evaluation_dir / "details.json", notes)) if isinstance(item, dict)],
         result=result_at(run.model_dir),
         notes=notes,

@@ -15,6 +15,7 @@ from alignkit.report.sections.data import data_counts
 from alignkit.report.sections.overview import key_figures, warnings
 from alignkit.report.sections.preferences import preferences
 from alignkit.report.sections.reuse import load, recipe, reproduce
+from alignkit.report.sections.rewards import rewards
 from alignkit.report.sections.samples import samples
 from alignkit.report.sections.scores import scores, slices
 from alignkit.report.sections.training import training
@@ -27,6 +28,7 @@ SECTIONS: tuple[Callable[[ReportData], Section | None], ...] = (
     classification,
     preferences,
     training,
+    rewards,
     data_counts,
     samples,
     load,
