@@ -21,6 +21,7 @@ from alignkit.inspection.gather import Inspection
 from alignkit.inspection.page import page
 from alignkit.inspection.text import console, print_inspection
 from alignkit.inspection.tokens import PART, TokenTexts
+from alignkit.inspection.views import Shown
 
 WriteRows = Callable[..., Path]
 TURNS = [
@@ -166,6 +167,44 @@ def test_prompts_come_with_what_rewards_read(
     assert found.shown[0].columns == {"answer": "2", "level": 3}
     print_inspection(found, console())
     assert "  answer: 2\n" in capsys.readouterr().out
+
+
+def _unwanted(shown: Shown) -> bool:
+    return shown.columns.get("verdict") == "unwanted"
+
+
+PAIR = {"prompt": "1+1=", "chosen": "2", "rejected": "11"}
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("dpo", {"prompt": "<s> 1 + 1 =", "chosen": "+2 +</s>", "rejected": "+1 +1 +</s>"}),
+        ("reward", {"chosen": "<s> 1 + 1 = +2 +</s>", "rejected": "<s> 1 + 1 = +1 +1 +</s>"}),
+        ("kto", {"prompt": "<s> 1 + 1 =", "answer": "+2 +</s>"}),
+    ],
+)
+def test_pairs_stand_side_by_side(
+    method: str,
+    expected: dict[str, str],
+    tiny_recipe: dict[str, Any],
+    write_recipe: Callable[..., Path],
+    write_jsonl: WriteRows,
+    capsys: Any,
+) -> None:
+    write_jsonl([PAIR, {**PAIR, "prompt": "1+2="}])
+    training = {"max_steps": 1, "max_length": 48, "per_device_train_batch_size": 2}
+    recipe = {**tiny_recipe, "method": method, "data": {"train": "data.jsonl"}, "training": training}
+    found = inspect(api.load_recipe(write_recipe(recipe)), 4)
+    parts = next(one.parts for one in found.shown if one.id.startswith("data.jsonl:1") and not _unwanted(one))
+    assert {part.title: " ".join("+" * one.trained + one.text for one in part.tokens) for part in parts} == expected
+    print_inspection(found, console())
+    lines = capsys.readouterr().out.splitlines()
+    if method == "kto":
+        assert sorted(shown.columns["verdict"] for shown in found.shown) == ["unwanted", "unwanted", "wanted", "wanted"]
+    else:
+        assert any("chosen (" in line and "rejected (" in line for line in lines)
+    assert "chosen" not in page(found) or "class=alone" in page(found) or method == "reward"
 
 
 def test_a_page_holds_the_texts_escaped(look: Callable[..., Inspection], write_jsonl: WriteRows) -> None:

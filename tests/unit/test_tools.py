@@ -131,7 +131,7 @@ def test_the_shell_completes_commands_options_and_recipes(cli: Cli) -> None:
         return cli(**env).stdout.split()
 
     assert complete("alignkit insp", 1) == ["inspect"]
-    assert complete("alignkit sft tiny/s", 2) == ["tiny/sft"]
+    assert "tiny/sft" in complete("alignkit sft tiny/s", 2)
     assert "--overwrite" in complete("alignkit sft tiny/sft --ov", 3)
     assert complete("alignkit recipes copy qlo", 3) == ["qlora_llama"]
     assert "_ALIGNKIT_COMPLETE" in cli("--show-completion", "bash").stdout

@@ -61,8 +61,8 @@ def command(
     for line in found["notes"]:
         print(f"note: {line}")
     print(
-        f"loaded afresh and compared with the adapter on {found['rows']:,} {found['rows_from']} "
-        f"({found['tokens']:,} tokens): greatest logit difference {found['greatest_difference']:.2g} "
+        f"loaded afresh and compared with the adapter on {found['rows_from']} ({found['rows']:,}, "
+        f"{found['tokens']:,} tokens): greatest logit difference {found['greatest_difference']:.2g} "
         f"(allowed: {found['allowed']:.2g}; largest logit {found['largest_logit']:.3g}), "
         f"same first choice for {found['same_first_choice']:.2%}"
     )

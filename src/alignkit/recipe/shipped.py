@@ -1,6 +1,7 @@
 """The recipes, Accelerate configs and schema that come with alignkit: in a wheel beside the code, else above it.
 
-A shipped recipe's first comment says what it is for; a line of it that begins with `Memory:` says what it runs on.
+A shipped recipe's first comment says what it is for; a line of it that begins with `Memory:` says what it runs on (for
+the ones under tiny/ a CPU, without saying).
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def shipped_recipes() -> list[ShippedRecipe]:
 def _described(root: Path, path: Path) -> ShippedRecipe:
     text = path.read_text(encoding="utf-8")
     comment = [line.lstrip("# ") for line in _head(text) if not line.startswith(SCHEMA_LINE)]
-    memory = next((line.removeprefix("Memory:").strip() for line in comment if line.startswith("Memory:")), "")
+    said = (line.removeprefix("Memory:").strip() for line in comment if line.startswith("Memory:"))
+    memory = next(said, "CPU" if path.parent.name == "tiny" else "")
     about = " ".join(line for line in comment if not line.startswith("Memory:"))
     method = re.search(r"^method:\s*(\w+)", text, re.MULTILINE)
     return ShippedRecipe(str(path.relative_to(root).with_suffix("")), path, method[1] if method else "", about, memory)
