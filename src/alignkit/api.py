@@ -140,6 +140,21 @@ def judge(recipe: Recipe) -> dict[str, Any]:
     return compare(recipe)
 
 
+def rehearse(recipe: Recipe, *, accelerate: str | None = None) -> tuple[Run, list[str]]:
+    """Check `recipe` and run it end to end in small: its model shrunk and random, a slice of its data, a few steps.
+
+    Returns the rehearsal's run, in `output_dir-rehearsal`, and what a rehearsal cannot tell.
+
+    Raises:
+        UserError, RunFailed: what the recipe itself would have met too.
+    """
+    check(recipe)
+    launch.set_environment()
+    from alignkit import rehearsal
+
+    return rehearsal.rehearse(recipe, accelerate=accelerate)
+
+
 def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, accelerate: str | None = None) -> Run:
     """Check `recipe`, train it, evaluate it, and return its run folder.
 

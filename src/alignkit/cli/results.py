@@ -11,6 +11,18 @@ if TYPE_CHECKING:
     from alignkit.runs import Run
 
 
+def show_rehearsal(run: Run, notes: list[str], as_json: bool) -> None:
+    """That the recipe runs, and what that does not tell."""
+    if as_json:
+        typer.echo(json.dumps({"run": str(run.path), "state": "finished", "not_told": notes}, indent=2))
+        return
+    steps = run.manifest.get("result", {}).get("steps")
+    typer.echo(f"the rehearsal ran: {steps} steps, evaluation and report in {run.path}")
+    typer.echo("what it cannot tell:")
+    for note in notes:
+        typer.echo(f"  - {note}")
+
+
 def show_run(run: Run, as_json: bool) -> None:
     """The result on stdout: what came out, how good it is, where it lies."""
     losses = [line["eval_loss"] for line in run.metrics() if line.get("eval_loss") is not None]

@@ -10,7 +10,8 @@ import typer
 
 from alignkit import methods
 from alignkit.cli.app import JsonOption, RecipeArgument, SetOption, app
-from alignkit.cli.results import show_run
+from alignkit.cli.results import show_rehearsal, show_run
+from alignkit.errors import UserError
 
 
 def _training_command(name: str, summary: str) -> Callable[..., None]:
@@ -28,11 +29,20 @@ def _training_command(name: str, summary: str) -> Callable[..., None]:
                 metavar="NAME|PATH",
             ),
         ] = None,
+        rehearse: Annotated[
+            bool, typer.Option("--rehearse", help="Only try: a shrunk random model, a slice of the data, a few steps.")
+        ] = False,
         as_json: JsonOption = False,
     ) -> None:
         from alignkit import api
 
         loaded = api.load_recipe(recipe, set_ or (), name)
+        if rehearse:
+            if resume or overwrite:
+                raise UserError("--rehearse tries a recipe apart from its run: leave --resume and --overwrite out")
+            run, notes = api.rehearse(loaded, accelerate=accelerate)
+            show_rehearsal(run, notes, as_json)
+            return
         run = api.train(loaded, resume=resume, overwrite=overwrite, accelerate=accelerate)
         if not run.elsewhere:
             show_run(run, as_json)
