@@ -438,3 +438,19 @@ def test_classification_heads(base: Path, tmp_path: Path) -> None:
     assert model.config.pad_token_id == tokenizer.pad_token_id
     save_result(model, tokenizer, tmp_path / "model")
     gc.collect()
+
+
+def test_a_runs_own_recipe_makes_the_same_adapter(tiny_recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """recipe.yaml holds every field, those of nested configs too, as plain data; peft wants objects there."""
+    from ruamel.yaml import YAML
+
+    from alignkit import api
+
+    tiny_recipe |= {"output_dir": str(tmp_path / "run"), "adapter": {"r": 2}}
+    tiny_recipe["adapter"]["runtime_config"] = {"ephemeral_gpu_offload": False}
+    run = api.train(api.load_recipe(tiny_recipe))
+    again = YAML(typ="safe").load(run.recipe_path.read_text()) | {"output_dir": str(tmp_path / "again")}
+    assert again["adapter"]["runtime_config"] == {"ephemeral_gpu_offload": False} and "eva_config" in again["adapter"]
+    other = api.train(api.load_recipe(again))
+    weights = [(folder.model_dir / "adapter_model.safetensors").read_bytes() for folder in (run, other)]
+    assert weights[0] == weights[1]

@@ -25,11 +25,15 @@ _KEPT = "alignkit_trainable_weights"
 
 def new_adapter(recipe: Recipe, base: PreTrainedModel, head: str, revision: str | None) -> Any:
     """`get_peft_model` with the recipe's `adapter:`; raises UserError for values that PEFT or this model refuses."""
+    import peft
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING, get_peft_model
 
     assert recipe.adapter is not None
     fields = {"peft_type": "LORA", **recipe.adapter.arguments()}
     kind = fields.pop("peft_type")
+    for name, config_class in recipe.adapter.nested_configs.items():
+        if name in fields:
+            fields[name] = getattr(peft, config_class)(**fields[name])
     if head != "causal_lm":  # PEFT itself knows heads by two names only; others it would neither train nor save
         fields["modules_to_save"] = sorted({*(fields.get("modules_to_save") or ()), *head_modules(base)})
     try:

@@ -52,6 +52,8 @@ class UpstreamSection(Section):
     """The names of the fields that are upstream's."""
     upstream_defaults: ClassVar[dict[str, Any]] = {}
     """Upstream's defaults, of the version the snapshot was taken from."""
+    nested_configs: ClassVar[dict[str, str]] = {}
+    """Fields that hold another upstream config, which upstream takes as an object only -> that config's class."""
     refused_fields: ClassVar[dict[str, str]] = {}
     """Further fields of upstream's that a recipe gives elsewhere -> where."""
 
@@ -78,11 +80,11 @@ class UpstreamSection(Section):
 
         alignkit's own fields are left out, and so is whatever the installed version would choose by itself.
         """
-        # A null that is upstream's default too says nothing; a run's own recipe.yaml is full of them.
+        # A null, or an empty config, that is upstream's default says nothing; a run's own recipe.yaml is full of them.
         given = {
             name: value
             for name, value in self.given().items()
-            if name in self.upstream_fields and not (value is None and self.upstream_defaults.get(name) is None)
+            if name in self.upstream_fields and not (value in (None, {}) and not self.upstream_defaults.get(name))
         }
         return {**self.changed_defaults(), **given}
 

@@ -136,5 +136,11 @@ def section_class(name: str, base: type[SectionType]) -> type[SectionType]:
     cls = create_model(name, __base__=base, __module__=base.__module__, **made)
     cls.upstream_name = name
     cls.upstream_fields = frozenset(kept)
+    cls.nested_configs = {
+        key: kind
+        for key, field in kept.items()
+        for kind in field.kinds
+        if kind in snapshot()["classes"] and "dict" not in field.kinds
+    }
     cls.upstream_defaults = {key: field.default for key, field in kept.items()}
     return cls
