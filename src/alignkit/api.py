@@ -121,7 +121,7 @@ def reward_test(recipe: Recipe) -> Trial:
     from alignkit.rewards.trial import try_rewards
 
     launch.set_environment()
-    return try_rewards(recipe)
+    return try_rewards(recipe, launch.results_there(recipe))
 
 
 def judge(recipe: Recipe) -> dict[str, Any]:

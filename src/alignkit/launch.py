@@ -232,6 +232,20 @@ def _other_results(recipe: Recipe) -> dict[str, str]:
     return {named: str(_trained_first(recipe, place)) for place, named in others}
 
 
+def results_there(recipe: Recipe) -> dict[str, str]:
+    """The same of those that are trained already; trains nothing."""
+    found = {}
+    for place, named in recipe.inputs().items():
+        if place == "model.from_recipe":
+            continue
+        other = methods.load_recipe(recipe.base_dir / named)
+        for folder in (other.output_dir, f"{other.output_dir}-{other.fingerprint()[:8]}"):
+            run = Run(folder)
+            if run.state == "finished" and run.manifest.get("fingerprints", {}).get("recipe") == other.fingerprint():
+                found[named] = str(run.model_dir)
+    return found
+
+
 def refuse_circle(recipe: Recipe, passed: tuple[Path, ...] = ()) -> None:
     """Raise UserError where following a recipe's inputs comes back to a recipe that was passed on the way."""
     passed = passed if recipe.path is None else (*passed, recipe.path.resolve())

@@ -105,6 +105,19 @@ def test_rloo_and_a_named_reference(recipe, tmp_path):
 
 
 @needs_data
+def test_an_sft_adapter_is_its_own_reference(recipe, tmp_path):
+    """Training goes on with the adapter, and the KL penalty is measured from where that began."""
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"], init_lora_weights=False)
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(STORIES), config)
+    adapted.save_pretrained(tmp_path / "sft")
+    AutoTokenizer.from_pretrained(STORIES).save_pretrained(tmp_path / "sft")
+    run = train(recipe, model={"model_name_or_path": str(tmp_path / "sft"), "dtype": "float32"})
+    lines = [line for line in run.metrics() if "loss" in line]
+    assert lines[0]["kl"] == pytest.approx(0, abs=1e-6) and lines[1]["kl"] != 0
+    assert (run.model_dir / "adapter_model.safetensors").is_file()
+
+
+@needs_data
 @pytest.mark.parametrize("loss", ["dapo", "cispo", "gspo"])
 def test_losses_of_other_papers(recipe, loss):
     fields = {"loss_type": "grpo", "importance_sampling_level": "sequence"} if loss == "gspo" else {"loss_type": loss}

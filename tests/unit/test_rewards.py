@@ -220,6 +220,7 @@ def test_a_recipe_keeps_its_rewards_from_any_folder(tmp_path):
         ({"num_generations": 1}, "at least 2"),
         ({"num_generations_eval": 4}, "answered once, greedily"),
         ({"load_best_model_at_end": True, "eval_strategy": "steps"}, "gives no loss"),
+        ({"difficulty_sampling": True, "dataloader_num_workers": 2}, "need no workers"),
         ({"answer": "boxd"}, "did you mean 'boxed'"),
     ],
 )

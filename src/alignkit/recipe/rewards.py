@@ -121,6 +121,9 @@ class OnlineRecipe(ReferenceRecipe):
         if self.reference is not None and not training.beta:
             message = "no reference is used while training.beta is 0"
             yield self.problem("reference", message, "leave it out, or say training.beta: 0.04")
+        if training.difficulty_sampling and training.dataloader_num_workers:
+            message = "what is sampled next depends on what is rewarded now, which workers can't know"
+            yield self.problem("training.dataloader_num_workers", message, "leave it out: prompts need no workers")
         yield from self._groups()
         metric = training.metric_for_best_model
         if metric is not None and metric.removeprefix("eval_") not in HELD_OUT:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -83,10 +83,14 @@ class Trial:
         return [*self.names, "total"] if len(self.names) > 1 else self.names
 
 
-def try_rewards(recipe: OnlineRecipe) -> Trial:
-    """Build the recipe's rewards and ask them. Raises UserError for what can't be read or loaded."""
+def try_rewards(recipe: OnlineRecipe, results: Mapping[str, str]) -> Trial:
+    """Build the recipe's rewards and ask them. Raises UserError for what can't be read or loaded.
+
+    Args:
+        results: where the results of the recipes lie that `rewards[].from_recipe` names.
+    """
     samples = _samples(recipe)
-    mixture = build_rewards(recipe, token_level=True)
+    mixture = build_rewards(recipe, token_level=True, results=results)
     for reward in mixture.rewards:
         reward.max_failed = float("inf")  # here failures are what is asked for
     try:
