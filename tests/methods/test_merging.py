@@ -25,9 +25,25 @@ from alignkit.models import save_result
 base = test_models.base
 pytestmark = pytest.mark.filterwarnings("ignore")
 KINDS = {"lora": {}, "dora": {"use_dora": True}, "rslora": {"use_rslora": True}}
-ROWS = [
-    {"text": f"Once upon a time there was a {word} who liked to play."} for word in ("cat", "dog", "girl", "boy")
-] * 4
+WORDS = [
+    "cat",
+    "dog",
+    "girl",
+    "boy",
+    "bird",
+    "frog",
+    "bear",
+    "fish",
+    "duck",
+    "cow",
+    "pig",
+    "fox",
+    "ant",
+    "bee",
+    "fly",
+    "hen",
+]
+ROWS = [{"text": f"Once upon a time there was a {word} who liked to play."} for word in WORDS]
 
 
 @pytest.fixture
@@ -96,6 +112,22 @@ def test_stacked_adapters_merge(train: Callable[..., Path]) -> None:
     assert merge(make_plan(str(second)))["greatest_difference"] < 1e-4
     third = train("third", model={"model_name_or_path": str(first)}, adapter={**LORA, "on_top_of": "merge"})
     assert merge(make_plan(str(third)))["base"] == str(third / "model" / "base")
+
+
+def test_a_reward_model_merges_with_its_head(
+    base: Path, tmp_path: Path, write_recipe: Callable[..., Path], write_jsonl: Callable[..., Path]
+) -> None:
+    rows = [{"prompt": f"Tell of {word}. ", "chosen": f"A {word} ran.", "rejected": "No."} for word in WORDS]
+    recipe = {
+        "method": "reward", "output_dir": str(tmp_path / "run"), "adapter": LORA,
+        "model": {"model_name_or_path": str(base)}, "data": {"train": str(write_jsonl(rows))},
+        "training": {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 0.02, "max_length": 48},
+    }  # fmt: skip
+    run = api.train(api.load_recipe(write_recipe(recipe)))
+    found = merge(make_plan(str(run.path)))
+    assert found["greatest_difference"] < 1e-4 and found["largest_logit"] > 0.01
+    architecture = json.loads((run.merged_dir / "config.json").read_text())["architectures"]
+    assert architecture == ["LlamaForSequenceClassification"]
 
 
 def test_bfloat16_is_held_to_its_own_tolerance(base: Path, tmp_path: Path) -> None:

@@ -62,6 +62,11 @@ def test_a_slip_gets_a_suggestion(words: list[str], line: str, capsys: pytest.Ca
     assert failure(capsys, *words) == line + "\n"
 
 
+def test_a_terminal_without_unicode_is_no_failure(cli: Cli) -> None:
+    done = cli("recipes", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and "tiny/sft" in done.stdout, done.stderr
+
+
 def test_shipped_recipes_are_described() -> None:
     found = {one.name: one for one in shipped.shipped_recipes()}
     tiny = found["tiny/sft"]

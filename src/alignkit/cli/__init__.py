@@ -6,6 +6,7 @@ Importing a file of this package adds its commands to `app`. None imports anythi
 from __future__ import annotations
 
 import difflib
+import io
 import re
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,9 @@ from alignkit.cli import training, plan, data, rewards, scores, models, answers,
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with the code that its ending has."""
     command = typer.main.get_command(app)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a locale that cannot write "…" gets "?", and no traceback
+            stream.reconfigure(errors="replace")
     try:
         Path.cwd()
     except FileNotFoundError:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit.console import Voice, logged_to, redirect_libraries
+from alignkit.errors import Problem, UserError
+from alignkit.launch import set_environment
 
 if TYPE_CHECKING:
     from alignkit.inspection.gather import Inspection
@@ -26,6 +28,7 @@ def inspect(recipe: Recipe, examples: int = 3, split: str = "train") -> Inspecti
     Raises:
         UserError: what training would refuse about the tokenizer and the data.
     """
+    set_environment()
     with logged_to(Path(os.devnull)), contextlib.closing(Voice()) as say:
         say("loading the tokenizer")
         from alignkit.inspection.gather import gather
@@ -40,7 +43,10 @@ def command(recipe: Recipe, examples: int, split: str, as_json: bool, html: Path
     if html is not None:
         from alignkit.inspection.page import page
 
-        html.write_text(page(found), encoding="utf-8")
+        try:
+            html.write_text(page(found), encoding="utf-8")
+        except OSError as error:
+            raise UserError(Problem(f"cannot write there: {error.strerror}", html, field="--html")) from error
     if as_json:
         print(json.dumps(as_plain(found), indent=2, ensure_ascii=False, default=str))
         return

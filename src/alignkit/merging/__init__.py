@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit.console import Voice, logged_to, redirect_libraries
+from alignkit.launch import set_environment
 
 if TYPE_CHECKING:
     from alignkit.merging.plan import Plan
@@ -25,6 +26,7 @@ def merge(plan: Plan) -> dict[str, Any]:
         UserError: what the user can mend, before anything is written.
         RunFailed: the result differs from the adapter by more than its number format explains; nothing is left behind.
     """
+    set_environment()
     with logged_to(Path(os.devnull)), contextlib.closing(Voice()) as say:
         say("loading the libraries")
         from transformers.utils import logging as transformers_logging
