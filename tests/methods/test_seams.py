@@ -38,6 +38,30 @@ def test_trl_still_asks_triton_for_compact_heads(tiny_model: Path) -> None:
     assert utils._use_triton(torch.device("cpu"))
 
 
+def test_trl_still_asks_what_the_preference_trainers_answer() -> None:
+    """The methods that they override, and the attributes that they read, are upstream's own."""
+    import inspect
+
+    import trl
+
+    from alignkit.trainers.preference import PairsTrainer, UnpairedTrainer, WholePairsTrainer
+
+    for ours, upstream, names in (
+        (WholePairsTrainer, trl.RewardTrainer, ["_prepare_dataset"]),
+        (PairsTrainer, trl.DPOTrainer, ["_prepare_dataset", "_precompute_ref_logps", "compute_ref_log_probs"]),
+        (UnpairedTrainer, trl.KTOTrainer, ["_prepare_dataset"]),
+    ):
+        for name in names:
+            assert name in vars(upstream), name
+            mine = inspect.signature(getattr(ours, name)).parameters.values()
+            assert len(inspect.signature(getattr(upstream, name)).parameters) == len(mine) or any(
+                one.kind is one.VAR_POSITIONAL for one in mine
+            ), name
+    source = inspect.getsource(trl.DPOTrainer) + inspect.getsource(trl.KTOTrainer)
+    for read in ("self.calculate_KL", 'self._metrics[mode]["', 'if "ref" in', "fused_lm_head=True"):
+        assert read in source, read
+
+
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention_by_products_is_sdpa(tiny_model: Path, masked: bool) -> None:
     torch.manual_seed(0)

@@ -14,7 +14,7 @@ RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_a_shipped_recipe_loads(path: Path) -> None:
     recipe = methods.load_recipe(path)
-    assert recipe.evaluation or recipe.method == "classify"
+    assert recipe.evaluation or recipe.method in ("classify", "judge")
     first = path.read_text(encoding="utf-8").splitlines()[0]
     assert first.startswith("# yaml-language-server: $schema=")
     assert (path.parent / first.split("=", 1)[1]).resolve().is_file()

@@ -79,6 +79,20 @@ def build_trainer(stage: Stage) -> Any:
     return trainer
 
 
+def finish(_stage: Stage, trainer: Any) -> None:
+    """Say so where the better answers have become less likely than under the reference."""
+    import logging
+
+    from alignkit.trainers.preference import displaced
+
+    if (fall := displaced(trainer.state.log_history)) is not None:
+        logging.getLogger("alignkit").warning(
+            "likelihood displacement: on the held-out pairs the chosen answers are %.3g nats less likely than they "
+            "were at the start; a smaller learning rate, a larger beta, or loss_type: [sigmoid, sft] holds them",
+            fall,
+        )
+
+
 METHOD = Method(
     name="dpo",
     recipe=DpoRecipe,
@@ -86,4 +100,5 @@ METHOD = Method(
     config="trl:DPOConfig",
     prepare=prepare,
     build_trainer=build_trainer,
+    finish=finish,
 )

@@ -150,6 +150,12 @@ class PairsTrainer(DPOTrainer):
         return (policy.exp() * (policy - held.float().log_softmax(-1))).sum(-1).mean()
 
 
+def displaced(log: Sequence[dict[str, float]]) -> float | None:
+    """By how many nats the chosen answers of the eval split fell from its first to its last line; None if they rose."""
+    found = [line["eval_logps/chosen"] for line in log if "eval_logps/chosen" in line]
+    return found[0] - found[-1] if len(found) > 1 and found[-1] < found[0] else None
+
+
 def _answer_logits(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """The logits, (N, V), of the positions that the answers' tokens are predicted from; no others are computed."""
     learned = inputs["completion_mask"][:, 1:].bool()
