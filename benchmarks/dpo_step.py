@@ -1,4 +1,4 @@
-"""CPU seconds an optimizer step of `alignkit dpo` and of TRL's DPOTrainer with its defaults, on real pairs; and the loss.
+"""CPU seconds a step of `alignkit dpo` and of TRL's DPOTrainer with its defaults, on real pairs; and the loss.
 
     python benchmarks/dpo_step.py --rounds 3
 
