@@ -151,6 +151,8 @@ def _config(recipe: Recipe, start: str | None) -> Any:
         return None
     found = recipe_start(recipe, start)
     assert found is not None
+    if found.config is not None:
+        return found.config
     with raised_upstream(complain_about(recipe, start_field(recipe, start)), found.base):
         own = found.adapter is not None and _has_config(found.adapter)
         place: Any = found.adapter if own else found.base

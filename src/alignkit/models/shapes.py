@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -33,11 +34,13 @@ def model_of_shape(auto_class: Any, config: PreTrainedConfig, options: dict[str,
 def _quantize(model: Any, quantization: Any) -> None:
     """Replace linear layers as transformers' bitsandbytes quantisers do, and pack their weights by size."""
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+    from transformers.quantizers import AutoHfQuantizer
     from transformers.quantizers.base import get_keys_to_not_convert
     from transformers.utils.quantization_config import QuantizationMethod
 
     kept = [*(quantization.llm_int8_skip_modules or []), *get_keys_to_not_convert(model)]
-    replace_with_bnb_linear(model, modules_to_not_convert=kept, quantization_config=quantization)
+    with _disable_current_modes():  # its layers begin on the meta device, which fake tensors do not take
+        replace_with_bnb_linear(model, modules_to_not_convert=kept, quantization_config=quantization)
     for module in model.modules():
         if type(module).__name__ == "Linear4bit":
             _pack_4bit(module, quantization)
@@ -46,7 +49,7 @@ def _quantize(model: Any, quantization: Any) -> None:
     model.config.quantization_config = quantization
     model.quantization_method = QuantizationMethod.BITS_AND_BYTES
     model.is_loaded_in_4bit, model.is_loaded_in_8bit = quantization.load_in_4bit, quantization.load_in_8bit
-    model.is_quantized = True
+    model.is_quantized, model.hf_quantizer = True, AutoHfQuantizer.from_config(quantization)
 
 
 def _pack_4bit(module: Any, quantization: Any) -> None:

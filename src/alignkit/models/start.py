@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +36,23 @@ class Start:
     """Where it is given, the model is made from it and no weights are read: for a plan."""
 
 
+    def __str__(self) -> str:
+        return self.adapter or self.base
+
+
+_planned: ContextVar[Callable[[str, str | None, Complain], Start] | None] = ContextVar("planned", default=None)
+
+
+@contextmanager
+def resolved_by(resolve: Callable[[str, str | None, Complain], Start]) -> Iterator[None]:
+    """Inside, `resolve_start` asks `resolve`: a plan's models have configs in place of weights."""
+    token = _planned.set(resolve)
+    try:
+        yield
+    finally:
+        _planned.reset(token)
+
+
 def start_field(recipe: Recipe, start: str | Path | Start | None) -> str:
     """The recipe's field that says where training starts."""
     if recipe.model.from_recipe is not None and start is not None:
@@ -57,6 +77,9 @@ def recipe_start(recipe: Recipe, start: str | Path | Start | None = None) -> Sta
 
 def resolve_start(source: str, revision: str | None, complain: Complain) -> Start:
     """Read what `source`, a folder or a Hub id, stands for. On the Hub that is one small request."""
+    planned = _planned.get()
+    if planned is not None:
+        return planned(source, revision, complain)
     if Path(source).is_dir():
         folder = describe_folder(source)
         if folder.problems:

@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils.flop_counter import flop_registry
 
 aten = torch.ops.aten
-READ = 1.0
-"""What `.item()` of a fake float gives: a number that no code takes for a reason to stop."""
+READ = 0.0
+"""What `.item()` of a fake float gives: a loss, a difference or an error that no code takes for a reason to stop."""
 MOST_INTEGERS = 2**24
 _VALUE = "_alignkit_value"
 _ATTENTION = aten._scaled_dot_product_flash_attention_for_cpu.default

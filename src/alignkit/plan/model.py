@@ -13,7 +13,7 @@ from alignkit import methods
 from alignkit.errors import UserError
 from alignkit.model_folders import cached_snapshot, hub_offline, model_place, result_folder
 from alignkit.models.start import Start
-from alignkit.models.upstream import complain_about, raised_upstream
+from alignkit.models.upstream import Complain, complain_about, raised_upstream
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -41,11 +41,12 @@ def planned_start(recipe: Recipe, folder: Path) -> Start | None:
         return _from_recipe(methods.load_recipe(recipe.base_dir / recipe.model.from_recipe), folder)
     if recipe.model.model_name_or_path is None:
         return None
-    return start_at(recipe, "model.model_name_or_path", recipe.model.model_name_or_path, recipe.model.revision)
+    complain = complain_about(recipe, "model.model_name_or_path")
+    return start_at(recipe, recipe.model.model_name_or_path, recipe.model.revision, complain)
 
 
-def start_at(recipe: Recipe, field: str, name: str, revision: str | None = None) -> Start:
-    """The start that `name`, a folder or a Hub id in the recipe's `field`, stands for."""
+def start_at(recipe: Recipe, name: str, revision: str | None, complain: Complain) -> Start:
+    """The start that `name`, a folder or a Hub id, stands for."""
     place = model_place(name, recipe.base_dir)
     path = None if place is None else result_folder(place)
     adapter = None
@@ -54,16 +55,14 @@ def start_at(recipe: Recipe, field: str, name: str, revision: str | None = None)
         name = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
         base = (path / name) if (path / name).is_dir() else model_place(name, path)
         path = None if base is None else base
-    config = _config(recipe, field, name, path, revision)
+    config = _config(complain, name, path, revision, recipe.model.trust_remote_code)
     tokenizer = str(path) if path is not None else name
     return Start(tokenizer, config=config, adapter=adapter, tokenizer=adapter or tokenizer)
 
 
-def _config(recipe: Recipe, field: str, name: str, path: Path | None, revision: str | None) -> PreTrainedConfig:
+def _config(complain: Complain, name: str, path: Path | None, revision: str | None, code: bool) -> PreTrainedConfig:
     from transformers import AutoConfig
 
-    complain = complain_about(recipe, field)
-    code = recipe.model.trust_remote_code
     if path is None and cached_snapshot(name, revision) is None:
         packaged = packaged_configs()
         if name in packaged:
@@ -113,10 +112,10 @@ def depths(config: PreTrainedConfig) -> tuple[int, int, int] | None:
     Layers of several kinds in turn (sliding and full attention) are taken a period at a time.
     """
     total = depth_of(config)
-    if getattr(config, "is_encoder_decoder", False) or total < 5:
+    if getattr(config, "is_encoder_decoder", False) or total < 6:
         return None
     period = max((_period(values) for values in _per_layer(config).values()), default=1)
-    first = period + total % period
+    first = 2 * period + total % period  # the first layer may differ: nothing below it takes a gradient
     chosen = first, first + period, first + 2 * period
     return chosen if chosen[2] < total else None
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MOST_BYTES = 32 * 2**20
 """Data files up to this size are read for their lengths; larger ones would take longer than the plan."""
 USUAL_LENGTH = 1024
-WORD = "word"
+WORD, OTHER = "word", "other"
 _TEMPLATE = "{% for message in messages %}{{ message['content'] + ' ' + eos_token + ' ' }}{% endfor %}"
 
 
@@ -67,7 +67,9 @@ def _example(shape: str, length: int, index: int) -> dict[str, Any]:
     if shape == "prompt_completion":
         return {"prompt": f"{index} {half}", "completion": whole}
     if shape == "preference":
-        return {"prompt": f"{index} {half}", "chosen": f"{whole}1", "rejected": f"{whole}2"}
+        return {"prompt": f"{index} {half}", "chosen": whole, "rejected": f"{OTHER} {whole}"}
+    if shape == "unpaired_preference":
+        return {"prompt": f"{index} {half}", "completion": f"{OTHER} " * (index % 2) + whole, "label": index % 2 == 0}
     if shape == "labelled":
         return {"text": f"{index} {whole}", "label": index % 2}
     return {"prompt": f"{index} {half}", "answer": "1"}
@@ -85,7 +87,7 @@ def stand_in(config: PreTrainedConfig) -> PreTrainedTokenizerBase:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    names = ["<pad>", "<s>", "</s>", "<unk>", WORD]
+    names = ["<pad>", "<s>", "</s>", "<unk>", WORD, OTHER]
     words = Tokenizer(models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     size = int(getattr(config.get_text_config(), "max_position_embeddings", 0) or 10**6)

@@ -19,12 +19,13 @@ from alignkit.errors import UserError
 from alignkit.gpus import CPU, Gpu
 from alignkit.methods.base import Stage
 from alignkit.models.precision import Precision, choose_device, computes_bfloat16, decide_precision
-from alignkit.models.start import Start
+from alignkit.models.start import Start, resolved_by
 from alignkit.models.tokenizer import build_tokenizer
+from alignkit.models.upstream import Complain
 from alignkit.plan.extend import NotLinear, extend
 from alignkit.plan.fit import UTILISATION, gpus_shown, step_seconds, verdict
 from alignkit.plan.follow import CannotSimulate
-from alignkit.plan.model import cut, depth_of, depths, planned_start
+from alignkit.plan.model import cut, depth_of, depths, planned_start, start_at
 from alignkit.plan.rows import longest_rows, own_rows, row_length, stand_in
 from alignkit.plan.simulate import PARTS, Case, Timeline, simulate
 from alignkit.recipe import Recipe
@@ -78,6 +79,7 @@ class Planner:
         self.method = methods.get(recipe.method)
         self.notes: list[str] = []
         self.start: Any = self._start(recipe)
+        self.stood_in = False
         self.tokenizer = self._tokenizer()
         self.device = self._device(gpu)
 
@@ -96,6 +98,7 @@ class Planner:
         try:
             return build_tokenizer(self.recipe, start=None if self.start.base == "random" else self.start)
         except UserError:
+            self.stood_in = True
             self.notes.append("the tokenizer is not at hand: one of a token a word stands in for it")
             return stand_in(self.start.config)
 
@@ -126,11 +129,12 @@ class Planner:
         stage: Any = Stage(recipe, Run("unwritten"), lambda _: None, precision, arguments=None,
                            start=self.start, tokenizer=self.tokenizer)  # fmt: skip
         own = None
-        if not self.notes:
+        if not self.stood_in:
             try:
                 own = own_rows(recipe, self.method, stage)
             except UserError as error:
-                self.notes.append(f"the data cannot be read here ({error.problems[0].message})")
+                note = f"the data cannot be read here ({error.problems[0].message})"
+                self.notes += [] if note in self.notes else [note]
         if own is not None:
             return own, True
         assert self.start.config is not None
@@ -163,17 +167,32 @@ class Planner:
     def _simulate(self, case: Case, config: Any) -> Timeline:
         self.say(f"simulating {depth_of(config)} layers")
         try:
-            return simulate(replace(case, start=replace(self.start, config=config)))
+            with resolved_by(self._resolver(depth_of(config))):
+                return simulate(replace(case, start=replace(self.start, config=config)))
         except (CannotSimulate, *_FAKE_ERRORS) as error:
             line = " ".join(str(error).split())[:200]
             message = f"{config.model_type} cannot be simulated: {line}"
             raise UserError(self.recipe.problem("model", message, "no plan is better than a wrong one")) from error
 
+    def _resolver(self, layers: int) -> Callable[[str, str | None, Complain], Start]:
+        """Other models of the recipe (a reference, a reward model): as deep as the policy is simulated, if they are."""
+        whole = depth_of(self.start.config)
+
+        def resolve(name: str, revision: str | None, complain: Complain) -> Start:
+            found = start_at(self.recipe, name, revision, complain)
+            assert found.config is not None
+            alike = depth_of(found.config) == whole and layers < whole
+            return replace(found, config=cut(found.config, layers)) if alike else found
+
+        return resolve
+
     def _plan(
         self, recipe: Recipe, case: Case, timeline: Timeline, simulated: list[int], notes: list[str], own: bool
     ) -> Plan:
-        peaks = {phase.name: int(phase.totals.max()) for phase in timeline.phases}
-        phase = max(timeline.phases, key=lambda phase: peaks[phase.name])
+        peaks: dict[str, int] = {}
+        for one in timeline.phases:
+            peaks[one.name] = max(peaks.get(one.name, 0), int(one.totals.max()))
+        phase = max(timeline.phases, key=lambda phase: int(phase.totals.max()))
         at = phase.parts[int(phase.totals.argmax())]
         rows = timeline.accumulation * case.world_size
         if not own:

@@ -99,6 +99,13 @@ class _Marks:
     def __call__(self, name: str) -> None:
         self.starts.append((name, self.follow.now))
 
+    def again(self, *_: Any) -> None:
+        """The same phase goes on in a new stretch."""
+        self(self.starts[-1][0])
+
+    def first(self, name: str) -> int:
+        return next(at for known, at in self.starts if known == name)
+
 
 def simulate(case: Case) -> Timeline:
     """The timeline of one step in its steady state: the optimizer has its state, and gradients accumulate.
@@ -188,7 +195,7 @@ def _step(trainer: Any, batch: dict[str, Any], follow: Follow, marks: _Marks) ->
     if trainer.args.gradient_accumulation_steps > 1:  # as of the second micro-batch on
         _make_gradients(trainer)
     model = trainer.model_wrapped
-    with attending_by_products(trainer.model), _backward_marked(trainer, marks):
+    with attending_by_products(trainer.model), _backward_marked(trainer, marks), _passes_marked(trainer, marks):
         items = trainer._get_num_items_in_batch([batch], trainer.args.device)
         marks("forward")
         trainer.training_step(model, batch, items)
@@ -226,6 +233,20 @@ def _backward_marked(trainer: Any, marks: _Marks) -> Iterator[None]:
 
     with patch.object(trainer.accelerator, "backward", marked):
         yield
+
+
+@contextlib.contextmanager
+def _passes_marked(trainer: Any, marks: _Marks) -> Iterator[None]:
+    """Each pass through a model is a stretch of its own: the layers of one do not mix with those of another."""
+    models = {id(model): model for model in (trainer.model, getattr(trainer, "ref_model", None)) if model is not None}
+    bases = [model.get_base_model() if hasattr(model, "peft_config") else model for model in models.values()]
+    hooks = [base.register_forward_pre_hook(marks.again) for base in bases]
+    hooks += [base.register_forward_hook(marks.again) for base in bases]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextlib.contextmanager
@@ -272,8 +293,7 @@ def _name_parts(trainer: Any, follow: Follow, marks: _Marks) -> None:
         for value in state.values():
             if isinstance(value, torch.Tensor):
                 follow.name(value, "optimizer")
-    starts = dict(marks.starts)
-    forward, backward = starts["forward"], starts["backward"]
+    forward, backward = marks.first("forward"), marks.first("backward")
     for block in follow.blocks:
         if block.part is None and block.wide:
             block.part = "logits"
@@ -319,7 +339,7 @@ def _phases(follow: Follow, marks: _Marks) -> list[Phase]:
 
 def _flops(follow: Follow, marks: _Marks) -> tuple[int, int]:
     """FLOPs of a micro-batch, and of what is done once a step."""
-    starts = dict(marks.starts)
-    micro = sum(flops for at, flops in follow.flops if starts["forward"] <= at < starts["clipping"])
-    once = sum(flops for at, flops in follow.flops if at >= starts["clipping"])
+    stepped, learned = marks.first("clipping"), marks.first("forward")
+    micro = sum(flops for at, flops in follow.flops if learned <= at < stepped)
+    once = sum(flops for at, flops in follow.flops if at >= stepped)
     return micro, once
