@@ -47,12 +47,19 @@ def check(recipe: Recipe) -> list[tuple[str, str, str]]:
 
 
 def plan(
-    recipes: Sequence[str | Path], sets: Sequence[str] = (), *, gpu: str | None = None, max_batch: bool = False
+    recipes: Sequence[str | Path],
+    sets: Sequence[str] = (),
+    *,
+    gpu: str | None = None,
+    num_gpus: int = 1,
+    accelerate: str | None = None,
+    max_batch: bool = False,
 ) -> list[dict[str, Any]]:
     """What each recipe needs: memory in bytes and where it stands, FLOPs, tokens, time, and which GPUs it fits.
 
     Args:
         gpu: a name of the table in `alignkit.gpus`, "cpu" for this machine's processor, or None for what suits.
+        num_gpus: GPUs that share the work, with the sharding that `accelerate` names (ddp, zero2, zero3, fsdp2).
         max_batch: also find the largest micro-batch that fits on `gpu`.
 
     Raises:
@@ -61,8 +68,16 @@ def plan(
     target = gpu if gpu is None or gpu.lower() == gpus.CPU else gpus.find(gpu)
     if max_batch and not isinstance(target, gpus.Gpu):
         raise UserError(Problem("it needs a GPU to fit on", field="--max-batch", hint="add --gpu h100-80gb"))
+    given = {"num_gpus": num_gpus, "accelerate": accelerate, "max_batch": max_batch}
     loaded = [load_recipe(recipe, sets) for recipe in recipes]
-    return [launch.plan(recipe, target, max_batch=max_batch) for recipe in loaded]
+    found = []
+    for one, path in zip(loaded, recipes, strict=True):
+
+        def reload(more: list[str], path: str | Path = path) -> Recipe:
+            return load_recipe(path, [*sets, *more])
+
+        found.append(launch.plan(one, target, reload, **given))
+    return found
 
 
 def evaluate(

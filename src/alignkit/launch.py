@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -157,8 +157,10 @@ def evaluate(
         return worker.evaluate(target, say, tasks=tasks, out_dir=out_dir, start=start)
 
 
-def plan(recipe: Recipe, gpu: Gpu | str | None, *, max_batch: bool = False) -> dict[str, Any]:
-    """What `recipe` needs on `gpu` (None: what suits the machine and the model), simulated; see `alignkit.plan`.
+def plan(
+    recipe: Recipe, gpu: Gpu | str | None, reload: Callable[[list[str]], Recipe], **options: Any
+) -> dict[str, Any]:
+    """What `recipe` needs on `gpu` (None: what suits the machine and the model); see `alignkit.plan.run.plan`.
 
     Raises:
         UserError: something the user can mend, or a model that cannot be simulated.
@@ -169,7 +171,8 @@ def plan(recipe: Recipe, gpu: Gpu | str | None, *, max_batch: bool = False) -> d
         say("loading the libraries")
         with contextlib.closing(say), _stoppable():
             run: Any = importlib.import_module("alignkit.plan.run")
-            return run.plan(recipe, gpu, say, max_batch=max_batch)
+            found: dict[str, Any] = run.plan(recipe, gpu, say, reload, **options)
+            return found
 
 
 @contextlib.contextmanager

@@ -17,6 +17,10 @@ def plan(
     gpu: Annotated[
         str | None, typer.Option(help="The GPU to plan for: h100-80gb, rtx4090-24gb, …; `cpu` for this machine.")
     ] = None,
+    num_gpus: Annotated[int, typer.Option(help="GPUs that share the work.", min=1)] = 1,
+    accelerate: Annotated[
+        str | None, typer.Option(help="How they share it: ddp, zero2, zero3, fsdp2, or an Accelerate config file.")
+    ] = None,
     max_batch: Annotated[
         bool, typer.Option("--max-batch", help="Find the largest micro-batch that fits; needs --gpu.")
     ] = False,
@@ -30,7 +34,7 @@ def plan(
     from alignkit import api
     from alignkit.plan.show import as_text
 
-    plans = api.plan(recipes, set_ or (), gpu=gpu, max_batch=max_batch)
+    plans = api.plan(recipes, set_ or (), gpu=gpu, num_gpus=num_gpus, accelerate=accelerate, max_batch=max_batch)
     if as_json:
         typer.echo(json.dumps(plans[0] if len(plans) == 1 else plans, indent=2))
     else:

@@ -35,7 +35,6 @@ class Start:
     config: PreTrainedConfig | None = None
     """Where it is given, the model is made from it and no weights are read: for a plan."""
 
-
     def __str__(self) -> str:
         return self.adapter or self.base
 

@@ -41,7 +41,11 @@ def extend(timelines: tuple[Timeline, Timeline, Timeline], depths: tuple[int, in
         _line([getattr(timeline, name) for timeline in timelines], steps)
         for name in ("flops", "parameters", "trainable")
     )
-    return replace(timelines[2], phases=phases, flops=flops, parameters=parameters, trainable=trainable)
+    held = [int(timeline.phases[0].parts[0, :2].sum()) for timeline in timelines]  # weights and adapter
+    layer = (held[1] - held[0]) // (depths[1] - depths[0])
+    return replace(
+        timelines[2], phases=phases, flops=flops, parameters=parameters, trainable=trainable, layer_bytes=layer
+    )
 
 
 def _line(values: list[int], steps: float) -> int:

@@ -43,7 +43,10 @@ def longest_rows(recipe: Recipe, method: Method, stage: Stage, length: int, fold
     """Rows of `length` tokens, of the method's first shape, through the method's own preparation."""
     from alignkit.recipe import DataSection, Source
 
-    count = max(2, int(recipe.training.resolved()["per_device_train_batch_size"]))
+    training = recipe.training.resolved()
+    steps = training.get("steps_per_generation") or training.get("gradient_accumulation_steps") or 1
+    known = (training.get("global_batch_size"), training.get("generation_batch_size"))
+    count = max(2, int(training["per_device_train_batch_size"]) * int(steps), *(number or 0 for number in known))
     file = folder / f"rows-{method.shapes[0]}-{length}.jsonl"
     lines = [json.dumps(_example(method.shapes[0], length, index)) for index in range(count)]
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")

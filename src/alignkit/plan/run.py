@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from alignkit import methods
 from alignkit.console import redirect_libraries
+from alignkit.data.sources import quiet_datasets
 from alignkit.errors import UserError
 from alignkit.gpus import CPU, Gpu
 from alignkit.methods.base import Stage
@@ -26,7 +26,9 @@ from alignkit.plan.extend import NotLinear, extend
 from alignkit.plan.fit import UTILISATION, gpus_shown, step_seconds, verdict
 from alignkit.plan.follow import CannotSimulate
 from alignkit.plan.model import cut, depth_of, depths, planned_start, start_at
+from alignkit.plan.options import Reload, largest_batch, options
 from alignkit.plan.rows import longest_rows, own_rows, row_length, stand_in
+from alignkit.plan.sharding import kind_of, shard
 from alignkit.plan.simulate import PARTS, Case, Timeline, simulate
 from alignkit.recipe import Recipe
 from alignkit.runs import Run
@@ -37,7 +39,9 @@ if TYPE_CHECKING:
 SMALL = 100_000_000
 """Parameters up to which a plan on a machine without a GPU is for that machine."""
 MOMENTS = {
-    "rollout": "in the rollout",
+    "prefill": "while the rollout reads its prompts",
+    "decode": "at the end of the rollout's generation",
+    "scoring": "while the rollout is scored",
     "forward": "in the forward pass",
     "backward": "in the backward pass",
     "clipping": "while gradients are clipped",
@@ -74,8 +78,18 @@ class Plan:
 class Planner:
     """What stays the same over several simulations of one recipe: tokenizer, rows, folder, device."""
 
-    def __init__(self, recipe: Recipe, gpu: Gpu | str | None, folder: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        gpu: Gpu | str | None,
+        folder: Path,
+        say: Callable[[str], None],
+        num_gpus: int = 1,
+        accelerate: str | None = None,
+    ) -> None:
         self.recipe, self.folder, self.say = recipe, folder, say
+        self.num_gpus, self.sharding = num_gpus, kind_of(accelerate)
+        self.simulated: Timeline | None = None
         self.method = methods.get(recipe.method)
         self.notes: list[str] = []
         self.start: Any = self._start(recipe)
@@ -147,9 +161,21 @@ class Planner:
         recipe = self.recipe if recipe is None else recipe
         precision = self.precision(recipe)
         data, own = self.rows(recipe, precision)
-        case = Case(recipe, self.method, precision, self.device is not None, self.start, self.tokenizer, data)
+        case = Case(
+            recipe, self.method, precision, self.device is not None, self.start, self.tokenizer, data, self.num_gpus
+        )
         timeline, simulated, notes = self._timeline(case, full)
+        self.simulated = timeline if recipe is self.recipe else self.simulated
+        if self.num_gpus > 1:
+            timeline = shard(timeline, self.sharding, self.num_gpus, depth_of(self.start.config))
+            notes.append(f"{self.num_gpus} GPUs with {self.sharding}: modelled from one GPU's step, not simulated")
         return self._plan(recipe, case, timeline, simulated, [*self.notes, *notes], own)
+
+    def sharded(self, found: Plan, kind: str, gpus: int) -> int:
+        """Peak bytes of one of several GPUs, of the recipe that `plan` was last asked for."""
+        assert self.simulated is not None
+        phases = shard(self.simulated, kind, gpus, found.layers).phases
+        return max(int(phase.totals.max()) for phase in phases)
 
     def _timeline(self, case: Case, full: bool) -> tuple[Timeline, list[int], list[str]]:
         assert self.start.config is not None
@@ -170,7 +196,7 @@ class Planner:
             with resolved_by(self._resolver(depth_of(config))):
                 return simulate(replace(case, start=replace(self.start, config=config)))
         except (CannotSimulate, *_FAKE_ERRORS) as error:
-            line = " ".join(str(error).split())[:200]
+            line = " ".join(str(error).split())[:200] or type(error).__name__
             message = f"{config.model_type} cannot be simulated: {line}"
             raise UserError(self.recipe.problem("model", message, "no plan is better than a wrong one")) from error
 
@@ -247,30 +273,49 @@ def _steps(recipe: Recipe, case: Case, timeline: Timeline, own: bool) -> int | N
 
 @contextmanager
 def planner(
-    recipe: Recipe, gpu: Gpu | str | None = None, say: Callable[[str], None] = lambda _: None
+    recipe: Recipe,
+    gpu: Gpu | str | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    num_gpus: int = 1,
+    accelerate: str | None = None,
 ) -> Iterator[Planner]:
     """A planner for `recipe` on `gpu`: one of the table, "cpu", or None for what suits the machine and the model."""
     redirect_libraries()
     transformers_logging.disable_progress_bar()
-    logging.getLogger("alignkit").debug("planning")
-    with tempfile.TemporaryDirectory() as folder:
-        yield Planner(recipe, gpu, Path(folder), say)
+    with tempfile.TemporaryDirectory() as folder, quiet_datasets():
+        yield Planner(recipe, gpu, Path(folder), say, num_gpus, accelerate)
 
 
 def plan(
-    recipe: Recipe, gpu: Gpu | str | None, say: Callable[[str], None], *, max_batch: bool = False
+    recipe: Recipe,
+    gpu: Gpu | str | None,
+    say: Callable[[str], None],
+    reload: Reload,
+    *,
+    num_gpus: int = 1,
+    accelerate: str | None = None,
+    max_batch: bool = False,
 ) -> dict[str, Any]:
-    """The plan of `recipe` as plain data, with the GPUs it fits."""
-    with planner(recipe, gpu, say) as made:
+    """The plan of `recipe` as plain data: with the GPUs it fits, and where it does not, what would help."""
+    with planner(recipe, gpu, say, num_gpus, accelerate) as made:
         found = made.plan()
+        result: dict[str, Any] = {**asdict(found), "utilisation": UTILISATION, "gpus": [], "options": []}
+        if made.device is None:
+            return result
         chosen = gpu if isinstance(gpu, Gpu) else None
-        result: dict[str, Any] = {**asdict(found), "utilisation": UTILISATION, "gpus": []}
-        for one in gpus_shown(chosen) if made.device is not None else ():
-            seconds = step_seconds(found.flops_per_step, one)
-            total = None if seconds is None or found.steps is None else seconds * found.steps
-            verdict_ = verdict(found.peak_memory_bytes, one)
-            result["gpus"].append(
-                {"name": one.name, "verdict": verdict_, "step_seconds": seconds, "total_seconds": total}
-            )
-        del max_batch
+        shown = gpus_shown(chosen)
+        result["gpus"] = [_on(found, one, num_gpus) for one in shown]
+        roomiest = max(shown, key=lambda one: one.memory)
+        if verdict(found.peak_memory_bytes, roomiest) == "does not fit":
+            result["options"] = options(made, found, roomiest, reload)
+        if max_batch and chosen is not None:
+            result["max_batch"] = largest_batch(made, chosen, reload)
         return result
+
+
+def _on(found: Plan, gpu: Gpu, num_gpus: int) -> dict[str, Any]:
+    """Whether the plan fits a GPU, and its times there in seconds."""
+    seconds = step_seconds(found.flops_per_step, gpu, num_gpus)
+    total = None if seconds is None or found.steps is None else seconds * found.steps
+    word = verdict(found.peak_memory_bytes, gpu)
+    return {"name": gpu.name, "verdict": word, "step_seconds": seconds, "total_seconds": total}

@@ -15,10 +15,12 @@ import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils.data import RandomSampler
 
 from alignkit.methods.base import Method, Stage
 from alignkit.models import Precision
 from alignkit.models.shapes import numbers_in
+from alignkit.plan import rollout
 from alignkit.plan.follow import Follow
 from alignkit.plan.seams import changed
 from alignkit.runs import Run
@@ -86,7 +88,8 @@ class Timeline:
     accumulation: int
     shape: tuple[int, int]
     """Rows and columns of the micro-batch."""
-    notes: list[str] = field(default_factory=list)
+    layer_bytes: int = 0
+    """Of the weights of one layer; 0 where it is not known."""
 
 
 @dataclass
@@ -107,6 +110,11 @@ class _Marks:
         return next(at for known, at in self.starts if known == name)
 
 
+class _Mode(FakeTensorMode):
+    def __deepcopy__(self, _memo: Any) -> _Mode:
+        return self  # a copied model (a reference) is of the same simulation
+
+
 def simulate(case: Case) -> Timeline:
     """The timeline of one step in its steady state: the optimizer has its state, and gradients accumulate.
 
@@ -114,25 +122,25 @@ def simulate(case: Case) -> Timeline:
         CannotSimulate: the code asks for values that fake tensors lack.
         UserError: what building the model or the trainer refuses.
     """
-    fake = FakeTensorMode()
+    fake = _Mode()
     follow = Follow(fake)
     marks = _Marks(follow)
     with _own_accelerate_state(), _no_collection(), fake, follow, changed(follow, cuda=case.cuda):
         marks("building")
         stage = _stage(case)
         stage.model = case.method.build_model(stage)
-        trainer: Any = case.method.build_trainer(stage)
+        with rollout.rewards_unasked():
+            trainer: Any = case.method.build_trainer(stage)
         follow.widths = frozenset({_vocabulary(stage.model), 32768} - {0})
         _prepare(trainer)
-        batch, tokens, shape = _batch(trainer, follow, case)
+        batch, tokens, shape = _batch(trainer, follow)
         _step(trainer, batch, follow, marks)
         _name_parts(trainer, follow, marks)
         total, trainable = _count(trainer.model)
     accumulation = trainer.args.gradient_accumulation_steps
-    per_micro, once = _flops(follow, marks)
     return Timeline(
         phases=_phases(follow, marks),
-        flops=per_micro * accumulation + once,
+        flops=_flops(trainer, follow, marks),
         tokens=tokens,
         parameters=total,
         trainable=trainable,
@@ -169,35 +177,64 @@ def _prepare(trainer: Any) -> None:
     trainer.current_gradient_accumulation_steps = arguments.gradient_accumulation_steps
 
 
-def _batch(trainer: Any, follow: Follow, case: Case) -> tuple[dict[str, Any], int, tuple[int, int]]:
-    """The heaviest micro-batch of the data's order, its real tokens, and its shape."""
+def _batch(trainer: Any, follow: Follow) -> tuple[Any, int, tuple[int, int]]:
+    """The heaviest micro-batch of the data's order (online: rollout), its real tokens, and a micro-batch's shape."""
+    arguments, data = trainer.args, trainer.train_dataset
+    size = arguments.per_device_train_batch_size
+    together = size * arguments.steps_per_generation if is_online(trainer) else size
     with _disable_current_modes():
-        data, size = trainer.train_dataset, trainer.args.per_device_train_batch_size
-        order = list(trainer._get_train_sampler() or range(len(data)))
+        order = _order(trainer, together)
         lengths = np.asarray(data["length"]) if "length" in data.column_names else np.ones(len(data), dtype=int)
-        chunks = [order[first : first + size] for first in range(0, max(len(order) - size, 0) + 1, size)]
+        chunks = [order[first : first + together] for first in range(0, max(len(order) - together, 0) + 1, together)]
         heaviest = max(chunks, key=lambda chunk: (lengths[chunk].max() * len(chunk), lengths[chunk].sum()))
-        rows = [data[int(index)] for index in heaviest]
-        batch = trainer.data_collator(rows)
+        batch = trainer.data_collator([data[int(index)] for index in heaviest])
     tokens = int(lengths[heaviest].sum())
+    if is_online(trainer):
+        new = arguments.max_completion_length
+        share = size / len(heaviest)
+        return batch, round((tokens + new * len(heaviest)) * share), (size, int(lengths[heaviest].max()) + new)
     put = {key: follow.put(value) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
     for value in put.values():
         if isinstance(value, torch.Tensor):
             follow.name(value, "batch")
     shape = next((tuple(value.shape) for key, value in put.items() if key.endswith("input_ids")), (size, 0))
-    del case
     return put, tokens, (int(shape[0]), int(shape[1]))
 
 
+def _order(trainer: Any, together: int) -> list[int]:
+    """Indices in the order of training: all of an epoch, or of a known order only what the run gets to see."""
+    arguments, sampler = trainer.args, trainer._get_train_sampler()
+    order = list(sampler if sampler is not None else range(len(trainer.train_dataset)))
+    if arguments.max_steps <= 0 or isinstance(sampler, RandomSampler):
+        return order
+    return order[: together * arguments.gradient_accumulation_steps * arguments.max_steps]
+
+
+def is_online(trainer: Any) -> bool:
+    """Whether the trainer learns from its own completions."""
+    return hasattr(trainer, "_generate_and_score_completions")
+
+
 # ---------------------------------------------------------------------- the step
-def _step(trainer: Any, batch: dict[str, Any], follow: Follow, marks: _Marks) -> None:
+def _step(trainer: Any, batch: Any, follow: Follow, marks: _Marks) -> None:
     _make_state(trainer)
-    if trainer.args.gradient_accumulation_steps > 1:  # as of the second micro-batch on
-        _make_gradients(trainer)
+
+    def as_later_micro_batches() -> None:
+        if trainer.args.gradient_accumulation_steps > 1:
+            _make_gradients(trainer)
+
     model = trainer.model_wrapped
-    with attending_by_products(trainer.model), _backward_marked(trainer, marks), _passes_marked(trainer, marks):
-        items = trainer._get_num_items_in_batch([batch], trainer.args.device)
-        marks("forward")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(attending_by_products(trainer.model))
+        stack.enter_context(_backward_marked(trainer, marks))
+        stack.enter_context(_passes_marked(trainer, marks))
+        if is_online(trainer):
+            stack.enter_context(rollout.simulated(trainer, follow, marks, as_later_micro_batches))
+            items = None
+        else:
+            as_later_micro_batches()
+            items = trainer._get_num_items_in_batch([batch], trainer.args.device)
+            marks("forward")
         trainer.training_step(model, batch, items)
     marks("clipping")
     norm = trainer._clip_grad_norm(model) if trainer.args.max_grad_norm > 0 else None
@@ -238,10 +275,13 @@ def _backward_marked(trainer: Any, marks: _Marks) -> Iterator[None]:
 @contextlib.contextmanager
 def _passes_marked(trainer: Any, marks: _Marks) -> Iterator[None]:
     """Each pass through a model is a stretch of its own: the layers of one do not mix with those of another."""
-    models = {id(model): model for model in (trainer.model, getattr(trainer, "ref_model", None)) if model is not None}
-    bases = [model.get_base_model() if hasattr(model, "peft_config") else model for model in models.values()]
-    hooks = [base.register_forward_pre_hook(marks.again) for base in bases]
-    hooks += [base.register_forward_hook(marks.again) for base in bases]
+    from transformers import PreTrainedModel
+
+    roots = [trainer.model, getattr(trainer, "ref_model", None), *rollout.reward_models(trainer)]
+    found = [module for root in roots if root is not None for module in root.modules()]
+    models = {id(module): module for module in found if isinstance(module, PreTrainedModel)}
+    hooks = [model.register_forward_pre_hook(marks.again) for model in models.values()]
+    hooks += [model.register_forward_hook(marks.again) for model in models.values()]
     try:
         yield
     finally:
@@ -285,7 +325,9 @@ def _name_gradients(trainer: Any, follow: Follow) -> None:
 
 def _name_parts(trainer: Any, follow: Follow, marks: _Marks) -> None:
     adapted = hasattr(trainer.model, "peft_config")
-    for parameter in itertools.chain(trainer.model.parameters(), trainer.model.buffers()):
+    models = [trainer.model, getattr(trainer, "ref_model", None), *rollout.reward_models(trainer)]
+    kept = [model for model in models if model is not None]
+    for parameter in itertools.chain.from_iterable((*model.parameters(), *model.buffers()) for model in kept):
         follow.name(parameter, "adapter" if adapted and parameter.requires_grad else "weights")
         for state in _quantisation_state(parameter):
             follow.name(state, "weights")
@@ -337,9 +379,20 @@ def _phases(follow: Follow, marks: _Marks) -> list[Phase]:
     ]
 
 
-def _flops(follow: Follow, marks: _Marks) -> tuple[int, int]:
-    """FLOPs of a micro-batch, and of what is done once a step."""
-    stepped, learned = marks.first("clipping"), marks.first("forward")
-    micro = sum(flops for at, flops in follow.flops if learned <= at < stepped)
-    once = sum(flops for at, flops in follow.flops if at >= stepped)
-    return micro, once
+def _flops(trainer: Any, follow: Follow, marks: _Marks) -> int:
+    """FLOPs of one optimizer step: of each micro-batch, of rollouts as often as there are some, and of the update."""
+    bounds = {name: marks.first(name) for name, _ in marks.starts}
+    learned, stepped = bounds["forward"], bounds["clipping"]
+
+    def between(first: int, last: int) -> int:
+        return sum(flops for at, flops in follow.flops if first <= at < last)
+
+    arguments = trainer.args
+    accumulated = arguments.gradient_accumulation_steps
+    total = between(learned, stepped) * accumulated + between(stepped, follow.now + 1)
+    if is_online(trainer):
+        drawn = between(bounds[rollout.PREFILL], bounds[rollout.DECODE])
+        drawn += between(bounds[rollout.DECODE], bounds[rollout.SCORING]) * (arguments.max_completion_length - 1)
+        drawn += between(bounds[rollout.SCORING], learned)
+        total += drawn * accumulated // (arguments.steps_per_generation * arguments.num_iterations)
+    return total
