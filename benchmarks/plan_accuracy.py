@@ -104,7 +104,7 @@ def planned(path: Path) -> dict[str, Any]:
 def measured(path: Path) -> int:
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, path.name],
-        cwd=path.parent, env=environment(), capture_output=True, text=True, check=False,
+        cwd=path.parent, env={**environment(), "ALIGNKIT_NO_PLAN": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return int(done.stdout.splitlines()[-1])

@@ -17,6 +17,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("ALIGNKIT_NO_PLAN", "1")  # one test asks for it; a second or two a run otherwise
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,6 +17,7 @@ from alignkit.methods.base import Stage
 from alignkit.model_folders import weights_fingerprint
 from alignkit.models import count_parameters
 from alignkit.models.start import recipe_start
+from alignkit.plan.beside import compare
 from alignkit.recipe import dump
 from alignkit.runs import git_state
 from alignkit.trainers import Progress
@@ -104,11 +105,20 @@ def say_plan(stage: Stage, trainer: Any, say: Callable[[str], None]) -> None:
     say(f"model: {total:,} parameters, {trainable:,} trained; {stage.precision.device.type}")
 
 
-def write_endings(job: Job, trainer: Any, live: Progress, begun: float, warnings: list[str]) -> None:
-    """The manifest's second half: time, memory, tokens, warnings. Times are in seconds, memory in bytes."""
+def write_endings(
+    job: Job, stage: Stage, trainer: Any, live: Progress, begun: float, resident: int, warnings: list[str]
+) -> None:
+    """The manifest's second half: time, memory, tokens, warnings. Times are in seconds, memory in bytes.
+
+    Args:
+        resident: what the process held before its model was built, in bytes.
+    """
     now, trained, seconds = time.time(), trainer.tokens_seen, live.training_seconds
     on_gpu = torch.cuda.is_available() and trainer.args.device.type == "cuda"
     peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    above, above_of = (
+        (peak, "device tensors") if on_gpu else (max(peak - resident, 0), "the process, from the model on")
+    )
     job.run.update_manifest(
         {
             "result": {
@@ -121,6 +131,8 @@ def write_endings(job: Job, trainer: Any, live: Progress, begun: float, warnings
                 "tokens_per_second": round(trained / max(seconds, 1e-9), 1),
                 "peak_memory_bytes": peak,
                 "peak_memory_of": "device tensors" if on_gpu else "process (resident)",
+                "peak_memory_of_training_bytes": above,
+                **(compare(stage, above, above_of) or {}),
             },
             "warnings": warnings,
         }

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from huggingface_hub import upload_folder
 from transformers import EarlyStoppingCallback, set_seed
@@ -91,6 +92,7 @@ def story(job: Job, told: Told, stop: StopRequests, warnings: list[str]) -> None
         stage.data = method.prepare(stage)
     arguments_first(False)
     say("building the model")
+    resident = psutil.Process().memory_info().rss
     stage.model = method.build_model(stage)
 
     live, metrics = Progress(say.console), MetricsFile(run.metrics_path)
@@ -118,7 +120,7 @@ def story(job: Job, told: Told, stop: StopRequests, warnings: list[str]) -> None
     if not processes.is_main():
         return
     method.finish(stage, trainer)
-    write_endings(job, trainer, live, told.begun_at, warnings)
+    write_endings(job, stage, trainer, live, told.begun_at, resident, warnings)
     _publish(trainer, run, say)
     if recipe.tasks():
         if sharded:  # this process holds a part of the model: the whole one lies on the disk

@@ -92,3 +92,32 @@ def test_command(tiny_recipe: dict[str, Any], write_recipe: Callable[..., Path],
     assert plan["flops_per_step"] > 0 and plan["tokens_per_step"] > 0
     refused = cli("plan", path, "--gpu", "h10-80gb")
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "h100-80gb" in refused.stderr
+
+
+def test_run_writes_its_plan_beside_what_it_measured(
+    tiny_recipe: dict[str, Any], write_recipe: Callable[..., Path], cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    done = cli("sft", write_recipe(grown(tiny_recipe)), ALIGNKIT_NO_PLAN="")
+    assert done.returncode == 0, done.stderr
+    assert "peak memory" in done.stderr and "planned" in done.stderr
+    result = json.loads((tmp_path / "run" / "manifest.json").read_text())["result"]
+    assert result["planned_peak_memory_bytes"] == sum(result["planned_parts"].values()) > 0
+    assert result["peak_memory_of_training_bytes"] > 0.5 * result["planned_peak_memory_bytes"]
+
+
+@pytest.mark.parametrize("method", ["dpo", "grpo", "ppo"])
+def test_methods_with_more_models(
+    method: str, tiny_recipe: dict[str, Any], planned: Any, write_jsonl: Callable[..., Path]
+) -> None:
+    rows = [{"prompt": f"{number}+1=", "answer": str(number + 1)} for number in range(64)]
+    if method == "dpo":
+        rows = [{"prompt": row["prompt"], "chosen": row["answer"], "rejected": "0"} for row in rows]
+    recipe = {**tiny_recipe, "method": method, "data": {"train": [{"path": str(write_jsonl(rows))}]}}
+    recipe["training"] = {"max_steps": 2, "per_device_train_batch_size": 8, "beta": 0.1}
+    if method != "dpo":
+        recipe["training"] |= {"max_completion_length": 8}
+        recipe["rewards"] = [{"name": "exact_match"}]
+    plan = planned(recipe)
+    alone = 4 * 31_000  # bytes of the policy, about; the reference is as large, and so is PPO's critic
+    assert plan.parts["weights"] > {"dpo": 1.5, "grpo": 1.5, "ppo": 2.5}[method] * alone
+    assert ("decode" in plan.phases) == (method != "dpo")

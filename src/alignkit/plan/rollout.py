@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -22,8 +23,13 @@ PREFILL, DECODE, SCORING = "prefill", "decode", "scoring"
 
 
 @contextlib.contextmanager
-def rewards_unasked() -> Iterator[None]:
-    """While a trainer is built: reward functions are neither loaded nor run; reward models are, by their shape."""
+def nothing_loaded(policy: Any) -> Iterator[None]:
+    """While a trainer is built: reward functions are neither loaded nor run, and reward models are built by shape.
+
+    The reference that TRL would load from the policy's folder is a copy of the policy.
+    """
+    from trl.trainer import grpo_trainer, rloo_trainer
+
     from alignkit.rewards import build
     from alignkit.rewards.call import Answer, Call
 
@@ -34,7 +40,14 @@ def rewards_unasked() -> Iterator[None]:
             return original(recipe, index, section, *others)
         return lambda call: Answer([0.0] * len(call)) if isinstance(call, Call) else None
 
-    with patch.object(build, "_scorer", scorer):
+    def reference(*_args: Any, **_kwargs: Any) -> Any:
+        return copy.deepcopy(policy).requires_grad_(False)
+
+    with (
+        patch.object(build, "_scorer", scorer),
+        patch.object(grpo_trainer, "create_model_from_path", reference),
+        patch.object(rloo_trainer, "create_model_from_path", reference),
+    ):
         yield
 
 

@@ -90,6 +90,8 @@ class Planner:
         self.recipe, self.folder, self.say = recipe, folder, say
         self.num_gpus, self.sharding = num_gpus, kind_of(accelerate)
         self.simulated: Timeline | None = None
+        self.data: Prepared | None = None
+        """Rows that are prepared already, as a run has them."""
         self.method = methods.get(recipe.method)
         self.notes: list[str] = []
         self.start: Any = self._start(recipe)
@@ -140,6 +142,8 @@ class Planner:
 
     def rows(self, recipe: Recipe, precision: Precision) -> tuple[Prepared, bool]:
         """The rows, and whether they are the recipe's own."""
+        if self.data is not None:
+            return self.data, True
         stage: Any = Stage(recipe, Run("unwritten"), lambda _: None, precision, arguments=None,
                            start=self.start, tokenizer=self.tokenizer)  # fmt: skip
         own = None

@@ -129,7 +129,7 @@ def simulate(case: Case) -> Timeline:
         marks("building")
         stage = _stage(case)
         stage.model = case.method.build_model(stage)
-        with rollout.rewards_unasked():
+        with rollout.nothing_loaded(stage.model):
             trainer: Any = case.method.build_trainer(stage)
         follow.widths = frozenset({_vocabulary(stage.model), 32768} - {0})
         _prepare(trainer)
