@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import is_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from trl import GRPOTrainer
 from trl.models import prepare_deepspeed, prepare_fsdp
@@ -28,6 +29,7 @@ from alignkit.trainers.ppo.forward import Pass, Tap, attach
 from alignkit.trainers.ppo.rollout import Rollout, judge
 from alignkit.trainers.ppo.start import build_critic
 from alignkit.trainers.rollouts import ExactRollouts
+from alignkit.trainers.seams import project_supervised_positions_only
 
 
 class PPOTrainer(ExactRollouts, GRPOTrainer):
@@ -77,6 +79,7 @@ class PPOTrainer(ExactRollouts, GRPOTrainer):
         **others: Any,
     ) -> None:
         args = PPOConfig("ppo") if args is None else args
+        project_supervised_positions_only()
         ref_model = _own_reference(model, args, others) if ref_model is None else ref_model
         with _reference_given(args, ref_model):
             super().__init__(model=model, reward_funcs=reward_funcs, args=args, **others)
@@ -104,6 +107,8 @@ class PPOTrainer(ExactRollouts, GRPOTrainer):
         self.kl_controller = KLController(args.beta, args.kl_target, args.kl_horizon)
         self.running_scores = RunningScores()
         self.ppo_alarms = Alarms()
+        layers = (module for module in base.modules() if isinstance(module, BaseTunerLayer))
+        self._adapted_layer: Any = next(layers, None)
         self._valued = False  # whether the next pass over the policy is to give values
         self._pass: Pass | None = None
         self._stale = False  # whether the policy has moved too far from the rollout in hand
@@ -123,12 +128,19 @@ class PPOTrainer(ExactRollouts, GRPOTrainer):
     # ------------------------------------------------------------------ the passes over the policy
     def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         """Upstream's, with the policy's values taken along where this trainer asked for them."""
-        policy = model is not self.ref_model and self._valued
-        tap = Tap(model, policy and self.critic is not None)
+        wanted = self._valued and self._pass is None and not self._is_reference(model)
+        tap = Tap(model, wanted and self.critic is not None)
         result = super()._get_per_token_logps_and_entropies(tap, *args, **kwargs)
-        if policy:
+        if wanted:
             self._pass = tap.last(result[0].shape[1])
         return result
+
+    def _is_reference(self, model: Any) -> bool:
+        """Whether a pass over `model` is one over the reference, which with adapters is the policy in another state."""
+        if model is self.ref_model:
+            return True
+        layer = self._adapted_layer
+        return layer is not None and (layer.disable_adapters or "ref" in layer.active_adapters)
 
     @contextlib.contextmanager
     def _with_values(self) -> Iterator[None]:
@@ -172,8 +184,10 @@ class PPOTrainer(ExactRollouts, GRPOTrainer):
         return found
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-        batch = super()._generate_and_score_completions(inputs)
-        before = self._judging_pass(batch)
+        with self._with_values():
+            batch = super()._generate_and_score_completions(inputs)
+        # Upstream has made the pass where a rollout serves several optimizer steps, and leaves it out otherwise.
+        before = self._pass if self._pass is not None and "old_per_token_logps" in batch else self._judging_pass(batch)
         rollout, scored = self._rollout(batch, before)
         training = self.model.training
         judged = judge(
