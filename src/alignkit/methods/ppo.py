@@ -10,13 +10,13 @@ from pydantic import Field
 from alignkit.errors import Problem, UserError
 from alignkit.methods import online
 from alignkit.methods.base import Method, Stage
-from alignkit.recipe import CriticSection, OnlineRecipe, ReferenceRecipe, local_path
+from alignkit.recipe import CriticSection, OnlineRecipe, local_path
 
 if TYPE_CHECKING:
     from alignkit.rewards.mixture import Mixture
 
 
-class PpoRecipe(OnlineRecipe, ReferenceRecipe):
+class PpoRecipe(OnlineRecipe):
     """Proximal policy optimization with a critic: full, LoRA or QLoRA."""
 
     method: Literal["ppo"]
