@@ -17,7 +17,7 @@ def ppo_recipe(tiny_recipe, tiny_model):
         "output_dir": "run",
         "model": {"model_name_or_path": str(tiny_model), "dtype": "float32"},
         "data": {"train": [{"generate": "addition", "options": {"rows": 64}}]},
-        "rewards": [{"name": "exact_match"}],
+        "rewards": [{"name": "regex", "options": {"pattern": "[a-m]"}}],  # half of a random model's answers earn it
         "training": {
             "max_steps": 2, "global_batch_size": 8, "per_device_train_batch_size": 8, "max_completion_length": 6,
             "learning_rate": 1e-3, "num_iterations": 1, "logging_steps": 1, "save_strategy": "no",
@@ -36,22 +36,31 @@ def lines(run):
     return [json.loads(line) for line in Path(run.metrics_path).read_text().splitlines()]
 
 
-@pytest.mark.parametrize("adapted, kind", [(False, "model"), (True, "trunk")])
+@pytest.mark.parametrize(
+    "sections, kind",
+    [
+        ({}, "model"),
+        ({"critic": {"kind": "head"}}, "head"),
+        ({"adapter": {"r": 4}}, "trunk"),
+        ({"adapter": {"r": 4}, "quantization": {"load_in_4bit": True}}, "trunk"),
+    ],
+    ids=["full", "full, head", "lora", "qlora"],
+)
 def test_a_recipe_trains_and_leaves_policy_and_critic_apart(
-    write_recipe, ppo_recipe, monkeypatch, tmp_path, adapted, kind
+    write_recipe, ppo_recipe, monkeypatch, tmp_path, sections, kind
 ):
+    """Step 0 is the start: ratio 1, KL 0. Policy, reference and critic of an adapter share one, quantised, base."""
     monkeypatch.chdir(tmp_path)
-    if adapted:
-        ppo_recipe["adapter"] = {"r": 4}
-    run = trained(write_recipe, ppo_recipe)
-    file = "adapter_model.safetensors" if adapted else "model.safetensors"
+    run = trained(write_recipe, ppo_recipe | sections)
+    file = "adapter_model.safetensors" if "adapter" in sections else "model.safetensors"
     assert not any("critic" in name for name in load_file(Path(run.model_dir) / file))
     from alignkit.trainers.ppo import load_critic
 
     assert load_critic(Path(run.path) / "critic").kind == kind
-    first = lines(run)[0]
+    first, second = lines(run)[:2]
     assert abs(first["objective/kl"]) < 1e-6 and abs(first["policy/ratio"] - 1) < 1e-6
-    assert first["value/explained_variance"] in (None, pytest.approx(0, abs=1e-6))  # None: no answer was right
+    assert first["value/explained_variance"] == pytest.approx(0, abs=1e-6)  # a head of zeros
+    assert second["objective/kl"] != 0  # the policy has moved, and its reference has not
 
 
 def test_dense_rewards_of_a_file_reach_the_tokens(write_recipe, ppo_recipe, monkeypatch, tmp_path):

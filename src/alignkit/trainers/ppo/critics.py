@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +214,13 @@ def without_critic(base: nn.Module) -> Iterator[None]:
         yield
     finally:
         base._modules[NAME] = critic
+
+
+def hiding_critic(base: nn.Module, sync: Callable[[], None]) -> Callable[[], None]:
+    """`sync` as vLLM's engine wants it: it streams every parameter below the policy, and knows no critic."""
+
+    def synced() -> None:
+        with without_critic(base):
+            sync()
+
+    return synced

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,7 @@ from accelerate.utils import is_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from trl import GRPOTrainer
-from trl.models import prepare_deepspeed, prepare_fsdp
 from trl.models.utils import disable_gradient_checkpointing
-from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model
 
 from alignkit.trainers.ppo import critics, figures
 from alignkit.trainers.ppo.advantages import kl_estimate, value_errors
@@ -26,6 +22,7 @@ from alignkit.trainers.ppo.control import KLController, RunningScores
 from alignkit.trainers.ppo.critics import Critic
 from alignkit.trainers.ppo.dense import TokenRewards, keeping_token_rewards, weighted
 from alignkit.trainers.ppo.forward import Pass, Tap, attach
+from alignkit.trainers.ppo.reference import own_reference, prepared, reference_given
 from alignkit.trainers.ppo.rollout import Rollout, judge
 from alignkit.trainers.ppo.start import build_critic
 from alignkit.trainers.rollouts import ExactRollouts
@@ -80,8 +77,8 @@ class PPOTrainer(ExactRollouts, GRPOTrainer):
     ) -> None:
         args = PPOConfig("ppo") if args is None else args
         project_supervised_positions_only()
-        ref_model = _own_reference(model, args, others) if ref_model is None else ref_model
-        with _reference_given(args, ref_model):
+        ref_model = own_reference(model, args, others) if ref_model is None else ref_model
+        with reference_given(args, ref_model):
             super().__init__(model=model, reward_funcs=reward_funcs, args=args, **others)
         self._entropy_bonus_enabled = self.use_adaptive_entropy  # the fixed bonus is added below, over the global batch
         self.beta = args.beta
@@ -92,11 +89,11 @@ class PPOTrainer(ExactRollouts, GRPOTrainer):
             keys = {f"{critics.NAME}.{name}" for name in self.critic.state_dict()}
             base._keys_to_ignore_on_save = {*(base._keys_to_ignore_on_save or ()), *keys}
         if ref_model is not None:
-            self.ref_model = self._prepare_reference(ref_model)
+            self.ref_model = prepared(self, ref_model)
         if self.ref_model is not None:
             attach(self.accelerator.unwrap_model(self.ref_model), None)
         if self.use_vllm and self.critic is not None:
-            self.vllm_generation.sync_weights = _hiding_critic(base, self.vllm_generation.sync_weights)
+            self.vllm_generation.sync_weights = critics.hiding_critic(base, self.vllm_generation.sync_weights)
         self.rewards_per_function: torch.Tensor | None = None
         self.token_rewards: torch.Tensor | None = None
         self._token_rewards = [TokenRewards() for _ in self.reward_funcs]
@@ -112,18 +109,6 @@ class PPOTrainer(ExactRollouts, GRPOTrainer):
         self._valued = False  # whether the next pass over the policy is to give values
         self._pass: Pass | None = None
         self._stale = False  # whether the policy has moved too far from the rollout in hand
-
-    def _prepare_reference(self, reference: Any) -> Any:
-        """As GRPOTrainer prepares the one it loads."""
-        reference.requires_grad_(False)
-        if self.args.disable_dropout:
-            disable_dropout_in_model(reference)
-        add_fused_lm_head(reference, temperature=self.temperature, cast_lm_head_to_fp32=self.args.cast_lm_head_to_fp32)
-        if self.is_deepspeed_enabled:
-            return prepare_deepspeed(reference, self.accelerator)
-        if self.is_fsdp_enabled:
-            return prepare_fsdp(reference, self.accelerator)
-        return self.accelerator.prepare_model(reference, evaluation_mode=True)
 
     # ------------------------------------------------------------------ the passes over the policy
     def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
@@ -402,39 +387,3 @@ class PPOTrainer(ExactRollouts, GRPOTrainer):
         self.running_scores.load_state_dict(state["running_scores"])
         self.ppo_alarms.load_state_dict(state["ppo_alarms"])
         self._stale = state["stale"]
-
-
-# ---------------------------------------------------------------------- before GRPOTrainer's constructor
-def _own_reference(model: Any, args: PPOConfig, others: dict[str, Any]) -> Any:
-    """A copy of the policy as its frozen reference, where GRPOTrainer would load one from the policy's folder.
-
-    None where it does better: without a reference, with adapters, for a path, and where ZeRO-3 has cut the weights up.
-    """
-    from transformers.integrations import is_deepspeed_zero3_enabled
-
-    adapted = others.get("peft_config") is not None or is_peft_model(model)
-    if args.beta == 0.0 or isinstance(model, str) or adapted or is_deepspeed_zero3_enabled():
-        return None
-    return copy.deepcopy(model)
-
-
-@contextlib.contextmanager
-def _reference_given(args: PPOConfig, reference: Any) -> Iterator[None]:
-    """GRPOTrainer loads a reference unless beta is 0; here it has one already."""
-    beta = args.beta
-    args.beta = beta if reference is None else 0.0
-    try:
-        yield
-    finally:
-        args.beta = beta
-
-
-def _hiding_critic(base: nn.Module, sync: Any) -> Any:
-    """vLLM's weight sync streams every parameter below the policy; it knows no critic."""
-
-    @functools.wraps(sync)
-    def synced() -> None:
-        with critics.without_critic(base):
-            sync()
-
-    return synced
