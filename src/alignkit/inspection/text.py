@@ -111,9 +111,10 @@ def visible(text: str) -> str:
 
 def _legend(found: Inspection, colour: bool) -> Text:
     between = "" if colour else f"; {BETWEEN} stands between tokens"
-    return Text.assemble(
-        BARS[True], f" {found.view.marked}   ", BARS[False], f" read only   {NEWLINE} line break{between}"
-    )
+    signs = f"{NEWLINE} line break{between}"
+    if not any(part.trained for shown in found.shown for part in shown.parts):
+        return Text(signs)
+    return Text.assemble(BARS[True], f" {found.view.marked}   ", BARS[False], f" read only   {signs}")
 
 
 # ---------------------------------------------------------------------- counts
