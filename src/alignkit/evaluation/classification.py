@@ -10,7 +10,7 @@ import numpy as np
 
 from alignkit import statistics
 from alignkit.errors import Problem, UserError
-from alignkit.evaluation.classifier import TOKENS_AT_ONCE, Classifier
+from alignkit.evaluation.classifier import Classifier
 from alignkit.evaluation.diagnosis import diagnose, shown
 from alignkit.evaluation.scores import SAMPLES, Score, replace_lines, scores_of, write_details
 from alignkit.evaluation.simple import Simple, fit
@@ -65,7 +65,8 @@ def evaluate(task: EvaluationTask, stage: Stage) -> list[Score]:
     data = labelled(head, examples)
     with stage.evaluating():
         report = stage.progress(task, "texts")
-        answers = classifier.answers(data.items, report, max(TOKENS_AT_ONCE, task.batch_size * (head.max_length or 1)))
+        asked = task.batch_size * (head.max_length or 1) if "batch_size" in task.model_fields_set else None
+        answers = classifier.answers(data.items, report, asked)
     decisions = [classifier.decide(answer) for answer in answers]
     truncated = sum(answer.truncated for answer in answers)
     about_length = f"max_length:{head.max_length}|stride:{head.stride}|{stage.arithmetic}"

@@ -15,8 +15,9 @@ from alignkit.examples.labels import CONFIG_KEY, MULTI, NUMERIC, SINGLE, TOKEN, 
 from alignkit.trainers.classify import padded
 
 Item = str | Sequence[str]
-TOKENS_AT_ONCE = 4096
-"""Tokens of a batch, padding among them: short texts go through by the hundred."""
+TOKENS_AT_ONCE = {"cpu": 1024}
+"""Tokens of a batch, padding among them, by device: on a CPU as many as its caches hold the activations of."""
+MANY_TOKENS = 16_384  # on accelerators
 LONGEST = 512  # tokens, where neither model nor tokenizer says how many they take
 
 
@@ -61,15 +62,16 @@ class Classifier:
 
     # ------------------------------------------------------------------ scores
     def answers(
-        self, items: Sequence[Item], progress: Callable[[int, int], None] | None = None, at_once: int = TOKENS_AT_ONCE
+        self, items: Sequence[Item], progress: Callable[[int, int], None] | None = None, at_once: int | None = None
     ) -> list[Answer]:
         """The answer to each item, in order. The model should be in evaluation mode.
 
         Args:
             progress: told (windows done, all windows).
-            at_once: tokens of a batch, padding among them.
+            at_once: tokens of a batch, padding among them; by default what suits the device.
         """
         cuts = cut(self.tokenizer, items, self.head.max_length, self.head.stride)
+        at_once = at_once or TOKENS_AT_ONCE.get(self.device.type, MANY_TOKENS)
         windows = [window for one in cuts for window in one.windows]
         logits: list[np.ndarray] = [np.zeros(0)] * len(windows)
         done = 0

@@ -12,7 +12,7 @@ from alignkit.examples.labels import CONFIG_KEY, Head, decode
 from alignkit.trainers.classify import padded
 
 MOST_ROWS = 5000
-AT_ONCE = 4096
+AT_ONCE = 1024
 
 
 def best_thresholds(scores: np.ndarray, holds: np.ndarray) -> tuple[float, ...]:
