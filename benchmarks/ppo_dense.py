@@ -24,7 +24,7 @@ def credit(completions, completion_ids, answer, **_):
     """Each digit in its place, and stopping after the last, is worth 1 / (digits + 1)."""
     rows = []
     for text, ids, right in zip(completions, completion_ids, answer):
-        right = str(right)
+        text, right = text[0]["content"], str(right)
         row = [0.0] * len(ids)  # one character is one token; the stop token is none
         for place in range(len(ids)):
             stops = place == len(text) == len(right)

@@ -75,6 +75,13 @@ def test_dense_rewards_of_a_file_reach_the_tokens(write_recipe, ppo_recipe, monk
     assert first["objective/scores"] == pytest.approx(0.5 * first["completions/mean_length"] + 2.0)
 
 
+def test_prompts_may_be_plain_texts(write_recipe, ppo_recipe, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    ppo_recipe["data"]["train"][0]["options"]["style"] = "text"
+    run = trained(write_recipe, ppo_recipe)
+    assert all(abs(line["policy/ratio"] - 1) < 1e-5 for line in lines(run) if "policy/ratio" in line)
+
+
 def test_an_interrupted_run_resumes_bitwise(write_recipe, ppo_recipe, monkeypatch, tmp_path):
     """Stopped inside a rollout that two epochs share; dense rewards, an adaptive beta and a critic of its own."""
     from alignkit.trainers import signals

@@ -223,6 +223,17 @@ def test_each_epoch_over_a_rollout_is_shuffled_anew_and_loses_nothing(tmp_path):
     assert orders[0] != orders[1] and orders[1] != orders[2]
 
 
+def test_an_evaluation_judges_without_learning_from_it(tmp_path):
+    made = trainer(tmp_path, normalize_scores=True, kl_target=1.0, max_steps=1, per_device_eval_batch_size=8)
+    made.train()
+    count, coefficient = made.running_scores.count, made.kl_controller.coefficient
+    found = made.evaluate(made.train_dataset.select(range(16)))
+    logs = {key: value for line in made.state.log_history for key, value in line.items()}
+    assert found["eval_loss"] == pytest.approx(found["eval_loss"]) and logs["eval_reward"] > 0
+    assert logs["eval_objective/kl"] != 0 and "eval_value/explained_variance" in logs
+    assert (made.running_scores.count, made.kl_controller.coefficient) == (count, coefficient)
+
+
 def test_a_config_that_contradicts_itself_is_refused(tmp_path):
     for settings, message in (
         ({"kl_in": "loss"}, "kl_estimator"),
