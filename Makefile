@@ -1,4 +1,4 @@
-# Two commands do everything: `make demo` (set up, then train and report on the embedded default) and `make test`.
+# Two commands do everything: `make demo` (set up, then SFT, GRPO and what each gained) and `make test`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +14,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/alignkit sft recipes/tiny/sft.yaml --overwrite
+	$(BIN)/alignkit sft recipes/tiny/sft_sorting.yaml --overwrite
+	$(BIN)/alignkit grpo recipes/tiny/grpo.yaml --overwrite
+	$(BIN)/alignkit compare runs/tiny-sft-sorting:baseline runs/tiny-sft-sorting runs/tiny-grpo --metric exact_match
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
