@@ -67,32 +67,9 @@ class Told:
 def story(job: Job, told: Told, stop: StopRequests, warnings: list[str]) -> None:
     recipe, method, run, say = job.recipe, job.method, job.run, told.say
     checkpoint = _checkpoint(job)
-
-    config_class = method.config_class()
-    redirect_libraries()
-    transformers_logging.disable_progress_bar()
-
-    set_seed(recipe.seed)
-    precision = choose_precision(recipe, start=job.start)
-    has_eval = bool(recipe.data and (recipe.data.eval or recipe.data.eval_fraction))
-    stage = Stage(recipe, run, say, precision, start=job.start, results=job.results)
-
-    def arguments_first(here: bool) -> None:
-        """Alone: what the arguments refuse is said before the data is read. In a group: they start it, and nothing
-        may wait in it, and time out, while the machine's first rank prepares the data."""
-        if here == (processes.world_size() == 1):
-            options: Any = {"has_eval": has_eval, "world_size": processes.world_size()}
-            stage.arguments = build_arguments(recipe, config_class, run.checkpoints_dir, precision, **options)
-            stage.arguments.eval_on_start = has_eval and checkpoint is None  # a resumed run logged it when it began
-
-    arguments_first(True)
-    say("reading the tokenizer")
-    stage.tokenizer = build_tokenizer(recipe, start=job.start, notes=precision.notes)
-    with processes.first_on_this_machine():
-        stage.data = method.prepare(stage)
-    arguments_first(False)
-    say("building the model")
+    stage = _prepared(job, say, resumed=checkpoint is not None)
     resident = psutil.Process().memory_info().rss
+    say("building the model")
     stage.model = method.build_model(stage)
 
     live, metrics = Progress(say.console), MetricsFile(run.metrics_path)
@@ -100,7 +77,7 @@ def story(job: Job, told: Told, stop: StopRequests, warnings: list[str]) -> None
     trainer: Any = method.build_trainer(stage)
     live.attach(trainer)
     if recipe.quantization is not None:
-        restore_adapter_dtype(stage.model, precision.trainable_dtype)
+        restore_adapter_dtype(stage.model, stage.precision.trainable_dtype)
     _require_disk(job, trainer)
 
     told.began = True
@@ -113,7 +90,7 @@ def story(job: Job, told: Told, stop: StopRequests, warnings: list[str]) -> None
         trainer.train(resume_from_checkpoint=checkpoint)
         if stop.requested is not None:
             raise Interrupted(f"stopped by {stop.requested.name} after step {trainer.state.global_step}")
-        if has_eval and not _evaluated_last(trainer):
+        if _has_eval(recipe) and not _evaluated_last(trainer):
             trainer.evaluate()
     sharded = save_trained(trainer, stage.tokenizer, run.model_dir)
     close_group(trainer)
@@ -122,13 +99,7 @@ def story(job: Job, told: Told, stop: StopRequests, warnings: list[str]) -> None
     method.finish(stage, trainer)
     write_endings(job, stage, trainer, live, told.begun_at, resident, warnings)
     _publish(trainer, run, say)
-    if recipe.tasks():
-        if sharded:  # this process holds a part of the model: the whole one lies on the disk
-            _evaluate(recipe, say, start=job.start)
-        else:
-            evaluate_run(recipe, run.path, trainer.model, stage.tokenizer, start=job.start, precision=precision,
-                         prepared=stage.data, say=say)  # fmt: skip
-        _publish(trainer, run, say, only=CARD)
+    _measure(job, stage, trainer, sharded, say)
 
 
 def evaluate(
@@ -157,6 +128,39 @@ def _evaluate(target: Recipe | str, say: Voice, *, start: str | None, **options:
 
 
 # ---------------------------------------------------------------------- before training
+def _prepared(job: Job, say: Voice, *, resumed: bool) -> Stage:
+    """Seed, precision, arguments, tokenizer and data: all that comes before the model."""
+    recipe, method = job.recipe, job.method
+    config_class = method.config_class()
+    redirect_libraries()
+    transformers_logging.disable_progress_bar()
+    set_seed(recipe.seed)
+    precision = choose_precision(recipe, start=job.start)
+    stage = Stage(recipe, job.run, say, precision, start=job.start, results=job.results)
+
+    def build_the_arguments() -> None:
+        options: Any = {"has_eval": _has_eval(recipe), "world_size": processes.world_size()}
+        stage.arguments = build_arguments(recipe, config_class, job.run.checkpoints_dir, precision, **options)
+        stage.arguments.eval_on_start = _has_eval(recipe) and not resumed  # a resumed run logged it when it began
+
+    # Alone, what the arguments refuse is said before the data is read. Of several processes they start the group, and
+    # nothing may wait in it, and time out, while the machine's first rank prepares the data.
+    alone = processes.world_size() == 1
+    if alone:
+        build_the_arguments()
+    say("reading the tokenizer")
+    stage.tokenizer = build_tokenizer(recipe, start=job.start, notes=precision.notes)
+    with processes.first_on_this_machine():
+        stage.data = method.prepare(stage)
+    if not alone:
+        build_the_arguments()
+    return stage
+
+
+def _has_eval(recipe: Recipe) -> bool:
+    return bool(recipe.data and (recipe.data.eval or recipe.data.eval_fraction))
+
+
 def _checkpoint(job: Job) -> str | None:
     """The checkpoint to go on from, or None for a start from scratch."""
     if not job.resume:
@@ -195,6 +199,19 @@ def _require_disk(job: Job, trainer: Any) -> None:
 
 
 # ---------------------------------------------------------------------- during and after training
+def _measure(job: Job, stage: Stage, trainer: Any, sharded: bool, say: Voice) -> None:
+    """The recipe's evaluation, on the model in memory or, where this process holds a part of it, on the saved one."""
+    recipe, run = job.recipe, job.run
+    if not recipe.tasks():
+        return
+    if sharded:
+        _evaluate(recipe, say, start=job.start)
+    else:
+        evaluate_run(recipe, run.path, trainer.model, stage.tokenizer, start=job.start, precision=stage.precision,
+                     prepared=stage.data, say=say)  # fmt: skip
+    _publish(trainer, run, say, only=CARD)
+
+
 def _evaluated_last(trainer: Any) -> bool:
     last = trainer.state.global_step
     return any("eval_runtime" in line and line.get("step") == last for line in trainer.state.log_history)
