@@ -2,8 +2,9 @@
 
     python benchmarks/ppo_dense.py --seeds 3
 
-Both train recipes/tiny/ppo.yaml. The terminal reward is 1 for the exact answer; the dense one gives the same 1 in equal
-parts, one for each right digit in its place and one for stopping there.
+Both train recipes/tiny/ppo.yaml on eight digits instead of five, from a model whose demonstrations were careless four
+times in five: it rarely gets a whole answer right. The terminal reward is 1 for the exact answer; the dense one gives
+the same 1 in equal parts, one for each right digit in its place and one for stopping there.
 """
 
 from __future__ import annotations
@@ -18,6 +19,13 @@ from pathlib import Path
 
 from common import BIN, environment, table
 
+START = """\
+extends: {folder}/sft_sorting.yaml
+output_dir: runs/start
+data: {{train: [{{generate: sorting, options: {{rows: 5000, slips: 0.8, digits: 8}}}}]}}
+training: {{max_steps: 200}}
+evaluation: []
+"""
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "tiny" / "ppo.yaml"
 DENSE = '''\
 def credit(completions, completion_ids, answer, **_):
@@ -38,11 +46,13 @@ REWARDS = {"terminal": "{name: exact_match}", "dense": "{file: dense.py:credit}"
 
 def curve(work: Path, kind: str, seed: int, steps: int, every: int) -> list[tuple[int, float]]:
     """(samples, held-out greedy exact match) at each evaluation of one run."""
-    recipe = work / f"{kind}.yaml"
+    recipe = work / f"{kind}-{seed}.yaml"
     recipe.write_text(
         f"extends: {RECIPE}\nrewards: [{REWARDS[kind]}]\nseed: {seed}\noutput_dir: runs/{kind}-{seed}\n"
-        f"model: {{from_recipe: {RECIPE.parent / 'sft_sorting.yaml'}}}\n"
-        f"training: {{max_steps: {steps}, eval_steps: {every}}}\nevaluation: []\n"
+        "model: {from_recipe: start.yaml}\n"
+        f"training: {{max_steps: {steps}, eval_steps: {every}, max_completion_length: 10}}\nevaluation: []\n"
+        "data:\n  train: [{generate: sorting, options: {rows: 4000, split: train, digits: 8}}]\n"
+        "  eval: [{generate: sorting, options: {rows: 200, split: test, seed: 1, digits: 8}}]\n"
     )
     command = [BIN / "alignkit", "ppo", recipe, "--overwrite"]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, cwd=work, check=False)
@@ -64,6 +74,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         (work / "dense.py").write_text(DENSE)
+        (work / "start.yaml").write_text(START.format(folder=RECIPE.parent))
         curves = {
             kind: [curve(work, kind, seed, options.steps, options.every) for seed in range(options.seeds)]
             for kind in REWARDS

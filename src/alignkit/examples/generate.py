@@ -119,6 +119,9 @@ def sorting(options: SortingOptions) -> Iterator[dict[str, Any]]:
 class SortingPairsOptions(Options):
     digits: int = Field(5, ge=2, le=9)
     """How many digits there are to sort."""
+    foreign: float = Field(0.0, ge=0, le=1)
+    """The share of pairs whose rejected answer has a digit that the problem has not. A reward model that has seen none
+    prefers any digits in order, and a policy that is trained against it finds that out."""
     style: Literal["chat", "text"] = "chat"
     """Messages of user and assistant, or plain prompt and two answers."""
 
@@ -134,7 +137,16 @@ def sorting_preferences(options: SortingPairsOptions) -> Iterator[dict[str, Any]
         once = "".join(sorted(set(digits)))
         worse = [*[once] * 4, _changed_round(right, chance), chance.choice(("in order: ", "sorted: ")) + right]
         rejected = chance.choice([answer for answer in worse if answer != right])
+        if options.foreign and chance.random() < options.foreign:
+            rejected = _one_replaced(right, chance)
         yield {**_answered(f"{digits}>", options.style, chosen=right, rejected=rejected), "answer": right}
+
+
+def _one_replaced(digits: str, chance: random.Random) -> str:
+    """One digit replaced by another, in order again."""
+    place = chance.randrange(len(digits))
+    other = chance.choice([digit for digit in "0123456789" if digit != digits[place]])
+    return "".join(sorted(digits[:place] + other + digits[place + 1 :]))
 
 
 def _changed_round(digits: str, chance: random.Random) -> str:
