@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from common import environment, table, write_jsonl
+from common import environment, small_llama, table, write_jsonl
 
 MEASURE = """
 import sys, torch
@@ -63,6 +63,11 @@ def cases() -> dict[str, dict[str, Any]]:
     ppo = {"max_completion_length": 24, "beta": 0.05}
     classify = base("classify", "labelled.jsonl", ENCODER, max_length=64)
     classify["data"]["eval_fraction"] = 0.1
+    packed = {
+        "model": {"model_name_or_path": "./small"},
+        "quantization": {"load_in_4bit": True},
+        "adapter": lora,
+    }
     return {
         "sft, tiny": base("sft", "texts.jsonl", TINY, max_length=64),
         "sft": base("sft", "texts.jsonl", FIVE_MILLION, max_length=64),
@@ -71,6 +76,7 @@ def cases() -> dict[str, dict[str, Any]]:
             "sft", "texts.jsonl", FIVE_MILLION, max_length=64, gradient_checkpointing=True, global_batch_size=32
         )
         | {"adapter": lora},
+        "sft, QLoRA": {**base("sft", "texts.jsonl", {}, max_length=64), **packed},
         "classify": classify,
         "reward": base("reward", "pairs.jsonl", FIVE_MILLION, max_length=64),
         "dpo": base("dpo", "pairs.jsonl", FIVE_MILLION, max_length=64),
@@ -83,7 +89,8 @@ def cases() -> dict[str, dict[str, Any]]:
     }
 
 
-def write_rows(folder: Path) -> None:
+def write_rows(folder: Path) -> list[str]:
+    """The recipes' data files; returns their texts."""
     sums = [(first, second) for first in range(10, 90, 4) for second in range(10, 90, 3)]
     asked = [f"{first}+{second}=" for first, second in sums]
     right = [str(first + second) for first, second in sums]
@@ -93,6 +100,7 @@ def write_rows(folder: Path) -> None:
     wrong = [{"prompt": one, "chosen": other * 6, "rejected": other[::-1] + other * 7} for one, other in pairs]
     write_jsonl(folder / "pairs.jsonl", wrong)
     write_jsonl(folder / "prompts.jsonl", [{"prompt": one, "answer": other} for one, other in pairs])
+    return [one + other for one, other in pairs]
 
 
 def planned(path: Path) -> dict[str, Any]:
@@ -115,7 +123,8 @@ def main(names: list[str]) -> None:
 
     lines = []
     with tempfile.TemporaryDirectory() as folder:
-        write_rows(Path(folder))
+        texts = write_rows(Path(folder))
+        small_llama(Path(folder) / "small", texts, vocabulary=512)
         for name, recipe in cases().items():
             if names and name not in names:
                 continue

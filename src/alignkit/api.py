@@ -70,8 +70,14 @@ def plan(
         raise UserError(Problem("it needs a GPU to fit on", field="--max-batch", hint="add --gpu h100-80gb"))
     given = {"num_gpus": num_gpus, "accelerate": accelerate, "max_batch": max_batch}
     loaded = [load_recipe(recipe, sets) for recipe in recipes]
+    idle = [one.problem("method", "nothing is trained by it, so there is nothing to plan") for one in loaded
+            if "training" in getattr(one, "refused_sections", ())]  # fmt: skip
+    if len(idle) == len(loaded):
+        raise UserError(idle)
     found = []
     for one, path in zip(loaded, recipes, strict=True):
+        if "training" in getattr(one, "refused_sections", ()):
+            continue  # among others (`recipes/*.yaml`) it is left out
 
         def reload(more: list[str], path: str | Path = path) -> Recipe:
             return load_recipe(path, [*sets, *more])

@@ -48,7 +48,9 @@ def longest_rows(recipe: Recipe, method: Method, stage: Stage, length: int, fold
     known = (training.get("global_batch_size"), training.get("generation_batch_size"))
     count = max(2, int(training["per_device_train_batch_size"]) * int(steps), *(number or 0 for number in known))
     file = folder / f"rows-{method.shapes[0]}-{length}.jsonl"
-    lines = [json.dumps(_example(method.shapes[0], length, index)) for index in range(count)]
+    shape = "tagged" if getattr(recipe, "task", None) == "token" else method.shapes[0]
+    labels = getattr(getattr(recipe, "labels", None), "names", None) or ["O", "B-X"]
+    lines = [json.dumps(_example(shape, length, index, labels)) for index in range(count)]
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     section = DataSection(train=[Source(path=str(file))], loss_on=recipe.data.loss_on if recipe.data else None)
     whole = recipe.model_copy(update={"data": section})
@@ -62,7 +64,7 @@ def longest_rows(recipe: Recipe, method: Method, stage: Stage, length: int, fold
         stage.recipe = before
 
 
-def _example(shape: str, length: int, index: int) -> dict[str, Any]:
+def _example(shape: str, length: int, index: int, labels: list[str]) -> dict[str, Any]:
     """An example that is longer than a row: it is cut to one. Numbers keep examples apart."""
     half, whole = f"{WORD} " * (length // 2 - 2), f"{WORD} " * length
     if shape == "language_modeling":
@@ -73,8 +75,10 @@ def _example(shape: str, length: int, index: int) -> dict[str, Any]:
         return {"prompt": f"{index} {half}", "chosen": whole, "rejected": f"{OTHER} {whole}"}
     if shape == "unpaired_preference":
         return {"prompt": f"{index} {half}", "completion": f"{OTHER} " * (index % 2) + whole, "label": index % 2 == 0}
+    if shape == "tagged":
+        return {"tokens": [WORD] * length, "tags": [labels[place % len(labels)] for place in range(length)]}
     if shape == "labelled":
-        return {"text": f"{index} {whole}", "label": index % 2}
+        return {"text": f"{index} {whole}", "label": labels[index % len(labels)]}
     return {"prompt": f"{index} {half}", "answer": "1"}
 
 

@@ -36,7 +36,7 @@ from alignkit.runs import Run
 if TYPE_CHECKING:
     from alignkit.data import Prepared
 
-SMALL = 100_000_000
+SMALL = 30_000_000
 """Parameters up to which a plan on a machine without a GPU is for that machine."""
 MOMENTS = {
     "prefill": "while the rollout reads its prompts",
