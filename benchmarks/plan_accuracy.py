@@ -59,12 +59,13 @@ def cases() -> dict[str, dict[str, Any]]:
     """Name -> recipe."""
     lora = {"r": 8, "target_modules": "all-linear"}
     correct = [{"name": "exact_match"}]
-    online = {"num_generations": 4, "max_completion_length": 24, "beta": 0.04}
+    online = {"num_generations": 4, "max_completion_length": 24}
     ppo = {"max_completion_length": 24, "beta": 0.05}
     classify = base("classify", "labelled.jsonl", ENCODER, max_length=64)
     classify["data"]["eval_fraction"] = 0.1
+    small = {"model_name_or_path": "./small"}
     packed = {
-        "model": {"model_name_or_path": "./small"},
+        "model": small,
         "quantization": {"load_in_4bit": True},
         "adapter": lora,
     }
@@ -82,8 +83,8 @@ def cases() -> dict[str, dict[str, Any]]:
         "dpo": base("dpo", "pairs.jsonl", FIVE_MILLION, max_length=64),
         "dpo, LoRA": base("dpo", "pairs.jsonl", FIVE_MILLION, max_length=64) | {"adapter": lora},
         "kto": base("kto", "pairs.jsonl", FIVE_MILLION, max_length=64),
-        "grpo": base("grpo", "prompts.jsonl", FIVE_MILLION, **online) | {"rewards": correct},
-        "grpo, tiny": base("grpo", "prompts.jsonl", TINY, **online) | {"rewards": correct},
+        "grpo": base("grpo", "prompts.jsonl", {}, beta=0.04, **online) | {"rewards": correct, "model": small},
+        "grpo, tiny": base("grpo", "prompts.jsonl", TINY, beta=0.0, **online) | {"rewards": correct},
         "ppo": base("ppo", "prompts.jsonl", FIVE_MILLION, **ppo) | {"rewards": correct},
         "ppo, tiny": base("ppo", "prompts.jsonl", TINY, **ppo) | {"rewards": correct},
     }

@@ -309,9 +309,8 @@ def plan(
         chosen = gpu if isinstance(gpu, Gpu) else None
         shown = gpus_shown(chosen)
         result["gpus"] = [_on(found, one, num_gpus) for one in shown]
-        roomiest = max(shown, key=lambda one: one.memory)
-        if verdict(found.peak_memory_bytes, roomiest) == "does not fit":
-            result["options"] = options(made, found, roomiest, reload)
+        if chosen is not None and verdict(found.peak_memory_bytes, chosen) == "does not fit":
+            result["options"] = options(made, found, chosen, reload)
         if max_batch and chosen is not None:
             result["max_batch"] = largest_batch(made, chosen, reload)
         return result

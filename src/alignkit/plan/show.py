@@ -50,7 +50,8 @@ def _fits(plan: dict[str, Any]) -> list[str]:
         total = "" if gpu["total_seconds"] is None else f", {_seconds(gpu['total_seconds'])} in all"
         lines.append(f"  {gpu['name']:<16} {gpu['verdict']:<12}{time}{total}")
     share = f"at {plan['utilisation']:.0%} of its speed, assumed" if lines else ""
-    return [f"GPUs ({share}):", *lines] if lines else []
+    hint = [] if len(plan["gpus"]) < 2 else ["  (with --gpu NAME: what would make it fit, each change simulated)"]
+    return [f"GPUs ({share}):", *lines, *hint] if lines else []
 
 
 def _options(plan: dict[str, Any]) -> list[str]:
