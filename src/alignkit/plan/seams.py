@@ -18,6 +18,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from alignkit.plan.follow import Follow
+from alignkit.trainers.seams import project_supervised_positions_only
 
 
 def _apply(self: nn.Module, fn: Any, recurse: bool = True) -> nn.Module:
@@ -41,6 +42,7 @@ def changed(follow: Follow, *, cuda: bool) -> Iterator[None]:
     """Everything above, while inside."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(patch.object(nn.Module, "_apply", _apply))
+        stack.enter_context(_scored_positions_as_found())
         if cuda:
             stack.enter_context(_triton_kernels(follow))
             stack.enter_context(CudaCalls())
@@ -48,11 +50,23 @@ def changed(follow: Follow, *, cuda: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _scored_positions_as_found() -> Iterator[None]:
+    """Which positions the LM head scores is a seam that some methods set for the whole process: undone after each."""
+    from trl.kernels import chunked_logprob
+    from trl.trainer import utils
+
+    set_before = project_supervised_positions_only.cache_info().currsize > 0
+    project_supervised_positions_only.cache_clear()
+    with patch.object(utils, "_use_triton", chunked_logprob._use_triton):
+        yield
+    if not set_before:
+        project_supervised_positions_only.cache_clear()
+
+
+@contextlib.contextmanager
 def _triton_kernels(follow: Follow) -> Iterator[None]:
     """TRL's fused LM head as it runs on CUDA: kernels that work in place on a tile of logits."""
     from trl.kernels import chunked_logprob
-
-    from alignkit.trainers.seams import project_supervised_positions_only
 
     def nothing(*_args: Any, **_kwargs: Any) -> None:
         return None
