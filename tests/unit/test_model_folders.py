@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from alignkit import methods
 from alignkit import recipe as recipes
 from alignkit.model_folders import check_model, describe_folder, model_place, start_of
 from alignkit.recipe import Recipe
@@ -250,3 +252,36 @@ def test_stays_light() -> None:
     code = f"import sys, alignkit.model_folders; print([name for name in {heavy} if name in sys.modules])"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "[]"
+
+
+PPO = """\
+method: ppo
+output_dir: runs/x
+model: {{model_name_or_path: ./m}}
+data: {{train: prompts.jsonl}}
+rewards: [{{model: {reward}}}]
+critic: {{init: {init}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("reward", "init", "expected"),
+    [
+        ("./m", "policy", "rewards.0.model: .*m is no reward model: it has no head that gives one number"),
+        ("./none", "policy", "rewards.0.model: there is no folder .*none"),
+        ("./reward", "./nowhere", "critic.init: there is no folder .*nowhere"),
+        ("./reward", "./empty", "critic.init: .*empty has no config.json"),
+    ],
+)
+def test_reward_models_and_critics_are_looked_for_too(tmp_path: Path, reward: str, init: str, expected: str) -> None:
+    for name, top in (("m", "LlamaForCausalLM"), ("reward", "LlamaForSequenceClassification")):
+        config = {"model_type": "llama", "architectures": [top]}
+        (model_folder(tmp_path / name) / "config.json").write_text(json.dumps(config))
+    for name in ("empty", "critic"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "critic" / "critic.json").write_text("{}")
+    (tmp_path / "recipe.yaml").write_text(PPO.format(reward=reward, init=init))
+    found = [str(problem) for problem in check_model(methods.load_recipe(tmp_path / "recipe.yaml"))]
+    assert any(re.search(expected, line) for line in found), found
+    (tmp_path / "recipe.yaml").write_text(PPO.format(reward="./reward", init="./critic"))
+    assert check_model(methods.load_recipe(tmp_path / "recipe.yaml")) == []

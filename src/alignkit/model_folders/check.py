@@ -63,18 +63,43 @@ def _model_findings(recipe: Recipe) -> Iterator[Finding]:
         yield from _config_findings(model.config, base_dir)
         own_tokenizer = isinstance(model.config, str) and has_tokenizer(base_dir / model.config)
     yield from _tokenizer_findings(recipe, own_tokenizer)
+    yield from _other_findings(recipe)
+
+
+def _other_findings(recipe: Recipe) -> Iterator[Finding]:
+    """Of the models that a recipe names beside `model:`: a reference, a critic's start, reward models."""
     if (reference := getattr(recipe, "reference", None)) is not None:
-        yield from _reference_findings(recipe, reference)
+        yield from _named_findings(recipe, "reference", reference)
+    if (init := getattr(getattr(recipe, "critic", None), "init", None)) not in (None, "policy", "reward"):
+        place = model_place(str(init), recipe.base_dir)
+        if place is None or not (place / "critic.json").is_file():  # a saved critic is no model's folder
+            yield from _named_findings(recipe, "critic.init", str(init))
+    for index, reward in enumerate(getattr(recipe, "rewards", ())):
+        if reward.model is not None:
+            yield from _reward_findings(recipe, f"rewards.{index}.model", reward.model, reward.options.get("revision"))
 
 
-def _reference_findings(recipe: Recipe, name: str) -> Iterator[Finding]:
+def _named_findings(recipe: Recipe, field: str, name: str, revision: str | None = None) -> Iterator[Finding]:
     place = model_place(name, recipe.base_dir)
     if place is None:
-        yield from _hub_findings("reference", name, None, recipe.base_dir)
+        yield from _hub_findings(field, name, revision, recipe.base_dir)
     elif not place.is_dir():
-        yield _missing_folder("reference", place)
+        yield _missing_folder(field, place)
     else:
-        yield from _folder_findings(recipe, describe_folder(place), "reference")
+        yield from _folder_findings(recipe, describe_folder(place), field)
+
+
+def _reward_findings(recipe: Recipe, field: str, name: str, revision: str | None) -> Iterator[Finding]:
+    found = list(_named_findings(recipe, field, name, revision))
+    yield from found
+    place = model_place(name, recipe.base_dir)
+    folder = None if found or place is None else describe_folder(place)
+    if folder is None:
+        return
+    tops = [folder.config.get("task_type"), *(folder.config.get("architectures") or ())]
+    if any(str(top).endswith(("CAUSAL_LM", "ForCausalLM", "LMHeadModel")) for top in tops):
+        hint = "`alignkit reward` trains a reward model"
+        yield field, f"{folder.path} is no reward model: it has no head that gives one number", hint
 
 
 def _folder_findings(recipe: Recipe, folder: ModelFolder, name: str = "model.model_name_or_path") -> Iterator[Finding]:
