@@ -228,3 +228,9 @@ def test_training_fields_that_do_not_go_together(tmp_path, training, wanted):
     with pytest.raises(UserError) as caught:
         recipe_of(tmp_path, {"name": "exact_match"}, **training)
     assert wanted in str(caught.value)
+
+
+def test_a_file_that_is_no_python_names_its_line_and_the_field(tmp_path):
+    (tmp_path / "broken.py").write_text("x = 1\ndef polite(:\n")
+    with pytest.raises(UserError, match=r"broken.py:2: rewards.0.file: not valid Python: invalid syntax$"):
+        recipe_of(tmp_path, {"file": "broken.py:polite"})

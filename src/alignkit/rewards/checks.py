@@ -147,8 +147,11 @@ def _file(recipe: OnlineRecipe, at: str, section: RewardSection) -> Iterator[Pro
 def _function(recipe: OnlineRecipe, field: str, file: Path, name: str, options: Mapping[str, Any]) -> Iterator[Problem]:
     try:
         tree = ast.parse(file.read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError) as error:
-        yield Problem(f"{error}", file, getattr(error, "lineno", None), "rewards.file")
+    except SyntaxError as error:
+        yield Problem(f"not valid Python: {error.msg}", file, error.lineno, field)
+        return
+    except ValueError as error:  # bytes that are no text
+        yield Problem(f"not valid Python: {error}", file, None, field)
         return
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
     others = {alias.asname or alias.name for node in ast.walk(tree) for alias in getattr(node, "names", ())
