@@ -52,8 +52,16 @@ def _described(root: Path, path: Path) -> ShippedRecipe:
     said = (line.removeprefix("Memory:").strip() for line in comment if line.startswith("Memory:"))
     memory = next(said, "CPU" if path.parent.name == "tiny" else "")
     about = " ".join(line for line in comment if not line.startswith("Memory:"))
-    method = re.search(r"^method:\s*(\w+)", text, re.MULTILINE)
-    return ShippedRecipe(str(path.relative_to(root).with_suffix("")), path, method[1] if method else "", about, memory)
+    return ShippedRecipe(str(path.relative_to(root).with_suffix("")), path, _method(path), about, memory)
+
+
+def _method(path: Path) -> str:
+    """The method that a recipe names, or the one that it extends: read as text, for listing must be quick."""
+    text = path.read_text(encoding="utf-8")
+    if method := re.search(r"^method:\s*(\w+)", text, re.MULTILINE):
+        return method[1]
+    base = re.search(r"^extends:\s*(\S+)", text, re.MULTILINE)
+    return _method(path.parent / base[1]) if base else ""
 
 
 def _head(text: str) -> Iterator[str]:
@@ -96,7 +104,7 @@ def copy(name: str, to: Path) -> list[Path]:
     """Copy a shipped recipe into the folder `to`, with the shipped files that it names; returns what was written.
 
     Raises:
-        UserError: no such recipe, or a file of that name is there.
+        UserError: no such recipe, a file of that name is there, or the folder cannot be written.
     """
     path = require(name)
     files = [path, *_named_by(path, {path})]
@@ -104,14 +112,21 @@ def copy(name: str, to: Path) -> list[Path]:
     places = {one: to / one.relative_to(top) for one in files}
     if taken := [place for place in places.values() if place.exists()]:
         raise UserError([Problem("is there already", place, hint="name another folder") for place in taken])
-    for source, place in places.items():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if source.suffix in ENDINGS:
-            lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
-            place.write_text("".join(map(_with_schema, lines)), encoding="utf-8")
-        else:
-            shutil.copyfile(source, place)
+    try:
+        for source, place in places.items():
+            _copy_file(source, place)
+    except OSError as error:
+        raise UserError(Problem(f"cannot write there: {error.strerror}", to)) from error
     return list(places.values())
+
+
+def _copy_file(source: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if source.suffix not in ENDINGS:
+        shutil.copyfile(source, place)
+        return
+    lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
+    place.write_text("".join(map(_with_schema, lines)), encoding="utf-8")
 
 
 def _with_schema(line: str) -> str:
