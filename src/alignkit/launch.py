@@ -95,8 +95,13 @@ def train(
             return run
         say = Voice()
         say("loading the libraries")
-        with _stoppable():
-            worker: Any = importlib.import_module("alignkit.worker")
+        try:
+            with _stoppable():
+                worker: Any = importlib.import_module("alignkit.worker")
+        except (Interrupted, KeyboardInterrupt):
+            if not run.recipe_path.exists():  # an earlier run in this folder stays as it was
+                run.discard()
+            raise
         worker.train(job, say, warned.messages)
     return run
 

@@ -48,6 +48,7 @@ class Run:
         self._lock: IO[str] | None = None
         self.elsewhere = False  # another machine's process writes this run
         self._found: frozenset[str] = frozenset()  # what stood in the folder when it was taken hold of
+        self._made: list[Path] = []  # the folders above it that were made for it, the nearest first
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -204,6 +205,7 @@ class Run:
         if problem := self.problem(overwrite=overwrite, resume=resume):
             raise UserError(problem)
         try:
+            self._made = [folder for folder in self.path.absolute().parents if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             found = frozenset(entry.name for entry in self.path.iterdir())
             self._lock = (self.path / ".lock").open("w")
@@ -224,14 +226,15 @@ class Run:
             self._lock = None
 
     def discard(self) -> None:
-        """Take away what a run that never trained left behind, and the folder where that leaves it empty.
+        """Take away what a run that never trained left behind, and the folders made for it where they are then empty.
 
         What stood there before stays, such as an evaluation of the start model: `--overwrite` replaces things when
         training begins, not when it is refused.
         """
         self._remove(name for name in OWN_ENTRIES if name not in self._found or name in BEFORE_TRAINING)
         with contextlib.suppress(OSError):
-            self.path.rmdir()
+            for folder in (self.path, *self._made):
+                folder.rmdir()
 
     def clear(self) -> None:
         """Remove an earlier run's files, but for the log, which is being written."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import signal
 from pathlib import Path
@@ -42,6 +43,20 @@ def test_a_request_to_stop_while_the_libraries_load() -> None:
     with pytest.raises(Interrupted, match="SIGTERM"), launch._stoppable():
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_stop_while_the_libraries_load_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.import_module
+
+    def stopped(name: str, package: str | None = None) -> object:
+        if name == "alignkit.worker":
+            signal.raise_signal(signal.SIGTERM)
+        return real(name, package)
+
+    monkeypatch.setattr(importlib, "import_module", stopped)
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        launch.train(api.load_recipe(TINY, [f"output_dir={tmp_path}/runs/x"]))
+    assert not list(tmp_path.iterdir())
 
 
 def test_check_says_how_each_source_is_read(write_jsonl, tiny_recipe) -> None:

@@ -87,6 +87,15 @@ def test_a_refused_start_takes_away_only_what_it_brought(tmp_path: Path) -> None
     assert run.scores() == []
 
 
+def test_a_refused_start_takes_away_the_folders_made_for_it_and_no_other(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    run = Run(tmp_path / "mine" / "runs" / "new")
+    with run.hold():
+        run.discard()
+    assert list(tmp_path.iterdir()) == [tmp_path / "mine"]
+    assert not list((tmp_path / "mine").iterdir())
+
+
 @pytest.mark.parametrize("name", ["x" * 300, "/proc/none/run"])
 def test_a_folder_that_cannot_be_made_is_the_users_to_mend(name: str) -> None:
     with pytest.raises(UserError, match=r"output_dir: .*cannot be written"), Run(name).hold():
