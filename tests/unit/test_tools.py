@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,10 +38,10 @@ def test_every_command_says_what_it_does_and_gives_an_example(words: str, comman
         assert parameter.name == "help" or getattr(parameter, "help", None), (words, parameter.name)
 
 
-def failure(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+def failure(capsys: pytest.CaptureFixture[str], *words: str, code: int = 2) -> str:
     with pytest.raises(SystemExit) as end:
         main(list(words))
-    assert end.value.code == 2
+    assert end.value.code == code
     return capsys.readouterr().err
 
 
@@ -55,11 +56,20 @@ def failure(capsys: pytest.CaptureFixture[str], *words: str) -> str:
             "error: No such option: --learning-rate. It is a recipe's field: --set training.learning_rate=…",
         ),
         (["sft", "tiny/stf"], "error: tiny/stf: there is no such file; did you mean the shipped recipe tiny/sft?"),
+        (["recipes", "copy", "tiny/sft", "/dev/null/x"], "error: /dev/null/x: cannot write there: Not a directory"),
         (["recipes", "show", "qlora-lama"], "error: there is no shipped recipe qlora-lama; did you mean qlora_llama?"),
     ],
 )
 def test_a_slip_gets_a_suggestion(words: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert failure(capsys, *words) == line + "\n"
+
+
+def test_ctrl_c_is_told_in_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed() -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(environment, "describe", pressed)
+    assert failure(capsys, "env", code=130) == "error: stopped\n"
 
 
 def test_a_terminal_without_unicode_is_no_failure(cli: Cli) -> None:
@@ -69,11 +79,12 @@ def test_a_terminal_without_unicode_is_no_failure(cli: Cli) -> None:
 
 def test_shipped_recipes_are_described() -> None:
     found = {one.name: one for one in shipped.shipped_recipes()}
+    assert found["tiny/rlhf_sft"].method == "sft"  # which it has from the recipe that it extends
     tiny = found["tiny/sft"]
     assert (
         tiny.method == "sft" and tiny.memory == "CPU" and tiny.about.startswith("The embedded default: a small Llama")
     )
-    assert all(one.method in methods.SUMMARIES and one.about for one in found.values())
+    assert all(one.method in (*methods.SUMMARIES, *methods.NOT_TRAINED) and one.about for one in found.values())
 
 
 def test_a_copy_brings_what_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,6 @@ from alignkit.cli import training, plan, data, rewards, scores, models, answers,
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with the code that its ending has."""
-    command = typer.main.get_command(app)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a locale that cannot write "…" gets "?", and no traceback
             stream.reconfigure(errors="replace")
@@ -34,6 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     except FileNotFoundError:
         _fail(EXIT_USER, "the current folder no longer exists; change to another")
     try:
+        command = typer.main.get_command(app)
         code: Any = command.main(args=arguments, prog_name="alignkit", standalone_mode=False)
     except UserError as error:
         _fail(EXIT_USER, *(str(problem) for problem in error.problems))
@@ -51,6 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
         if hasattr(error, "format_message"):
             _fail(EXIT_USER, _usage(error.format_message(), sys.argv[1:] if arguments is None else arguments))
         _fail(EXIT_FAILED, _unforeseen(error))
+    if code == EXIT_INTERRUPTED:  # which Typer makes of Ctrl-C, without a word
+        _fail(EXIT_INTERRUPTED, "stopped")
     sys.exit(code if isinstance(code, int) else 0)
 
 
