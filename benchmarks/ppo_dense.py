@@ -67,8 +67,8 @@ def curve(work: Path, kind: str, seed: int, steps: int, every: int) -> list[tupl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=96)
-    parser.add_argument("--every", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=160)
+    parser.add_argument("--every", type=int, default=32)
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as folder:
