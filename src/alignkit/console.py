@@ -30,6 +30,7 @@ LIBRARIES = (
 NOISE = (
     "Failed to load CPU gemm_4bit_forward from kernels-community",  # an optional kernel of bitsandbytes
     "`gradient_checkpointing` is deprecated",  # transformers, of the field by which TRL's configs still go
+    "`is_gradient_checkpointing` is deprecated",  # and of the property that TRL reads
 )
 PATIENCE = 60.0  # seconds that a plain stderr may stay silent before held-back lines are shown after all
 

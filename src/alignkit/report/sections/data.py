@@ -47,7 +47,7 @@ def _counts(counts: Mapping[str, Any]) -> list[Fact]:
         facts.append(Fact("Examples", numbers.count(examples), f"from {numbers.count(rows)} rows" if rows else ""))
     if numbers.finite(counts.get("tokens")) is not None:
         facts.append(Fact("Tokens", numbers.compact(counts["tokens"]), "an epoch"))
-    if numbers.finite(counts.get("supervised_tokens")) is not None:
+    if numbers.finite(counts.get("supervised_tokens")):  # prompts alone have none: what is written is learned from
         share = numbers.share(counts["supervised_tokens"], counts.get("tokens"))
         facts.append(Fact("Supervised", share, f"{numbers.compact(counts['supervised_tokens'])} tokens"))
     if (longest := numbers.finite(counts.get("longest"))) is not None:
