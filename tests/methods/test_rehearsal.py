@@ -37,12 +37,13 @@ def kind_of(recipe: dict[str, Any]) -> str:
     return "supervised"
 
 
-def local_model(folder: Path, method: str) -> Path:
+def local_model(folder: Path, method: str, head: str = "") -> Path:
     """A folder with a config and a tokenizer; its weights are never asked for."""
     tokenizer = AutoTokenizer.from_pretrained(Path(alignkit.__file__).parent / "assets" / "tokenizers" / "characters")
     kind, architecture = (BertConfig, "BertForMaskedLM") if method == "classify" else (LlamaConfig, "LlamaForCausalLM")
     ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
-    kind(vocab_size=len(tokenizer), architectures=[architecture], **SIZES, **ids).save_pretrained(folder)
+    labels = {"num_labels": 1} if head else {}
+    kind(vocab_size=len(tokenizer), architectures=[head or architecture], **SIZES, **ids, **labels).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")  # weights of no tensor
     return folder
@@ -71,7 +72,7 @@ def localised(name: str, tmp_path: Path) -> dict[str, Any]:
         if "from_recipe" in holder:
             holder["from_recipe"] = str(path.parent / holder["from_recipe"])
         if "model" in holder and holder is not model:
-            holder["model"] = str(local_model(tmp_path / "reward", "reward"))
+            holder["model"] = str(local_model(tmp_path / "reward", "", "LlamaForSequenceClassification"))
     return {**recipe, "output_dir": str(tmp_path / "run")}
 
 

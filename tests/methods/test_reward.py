@@ -145,9 +145,9 @@ def test_a_head_that_is_not_saved_fails_the_run(
     """What OpenRLHF#1342 and trl#1379 met without a word."""
     from safetensors.torch import load_file, save_file
 
-    import alignkit.worker
+    from alignkit.trainers import ranks
 
-    save = alignkit.worker.save_result
+    save = ranks.save_result
 
     def forgetful(model: Any, tokenizer: Any, folder: Path, **kwargs: Any) -> None:
         save(model, tokenizer, folder, **kwargs)
@@ -155,7 +155,7 @@ def test_a_head_that_is_not_saved_fails_the_run(
         kept = {name: value for name, value in load_file(path).items() if "score" not in name}
         save_file(kept, path, metadata={"format": "pt"})
 
-    monkeypatch.setattr(alignkit.worker, "save_result", forgetful)
+    monkeypatch.setattr(ranks, "save_result", forgetful)
     with pytest.raises(RunFailed, match="the saved reward model is not the trained one"):
         train(**sections)
 

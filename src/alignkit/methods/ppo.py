@@ -47,7 +47,8 @@ class PpoRecipe(OnlineRecipe):
     def _critic(self) -> Iterator[Problem]:
         critic, kind = self.critic, self.critic_kind
         for field, owner in (("layers", "trunk"), ("width", "trunk"), ("detached", "head")):
-            if field in critic.model_fields_set and kind != owner:
+            default = type(critic).model_fields[field].default  # a run's own recipe.yaml gives every field
+            if kind != owner and getattr(critic, field) != default:
                 yield self.problem(f"critic.{field}", f"is a {owner}'s, and the critic is a {kind}", "leave it out")
         if critic.init in ("policy", "reward") and kind != "model":
             message = f"a {kind} starts anew: only a model of its own starts from another"

@@ -88,7 +88,7 @@ class _Schemas:
         for name, definition in found.pop("$defs", {}).items():
             if name not in self.defs:
                 self.defs[name] = {}
-                self.defs[name] = _described(definition, _SECTIONS.get(name))
+                self.defs[name] = _described(definition, _all_sections().get(name))
         found = _described(found, cls)
         found.pop("required", None)
         return found
@@ -222,9 +222,6 @@ def _docs_of(cls: type[Section]) -> dict[str, str]:
 
 def _all_sections(cls: type[Section] = Section) -> dict[str, type[Section]]:
     return {one.__name__: one for sub in cls.__subclasses__() for one in (sub, *_all_sections(sub).values())}
-
-
-_SECTIONS = _all_sections()
 
 
 def schema_text(classes: Mapping[str, type[Recipe]]) -> str:
