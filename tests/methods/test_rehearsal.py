@@ -43,7 +43,9 @@ def local_model(folder: Path, method: str, head: str = "") -> Path:
     kind, architecture = (BertConfig, "BertForMaskedLM") if method == "classify" else (LlamaConfig, "LlamaForCausalLM")
     ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     labels = {"num_labels": 1} if head else {}
-    kind(vocab_size=len(tokenizer), architectures=[head or architecture], **SIZES, **ids, **labels).save_pretrained(folder)
+    kind(vocab_size=len(tokenizer), architectures=[head or architecture], **SIZES, **ids, **labels).save_pretrained(
+        folder
+    )
     tokenizer.save_pretrained(folder)
     (folder / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")  # weights of no tensor
     return folder
