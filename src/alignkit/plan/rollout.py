@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import torch
 
+from alignkit.errors import UserError
 from alignkit.plan.follow import Follow
+from alignkit.plan.rows import stand_in
 
 if TYPE_CHECKING:
     from alignkit.rewards.mixture import Mixture
@@ -30,6 +33,7 @@ def nothing_loaded(policy: Any) -> Iterator[None]:
     """
     from trl.trainer import grpo_trainer, rloo_trainer
 
+    from alignkit.models.tokenizer import load_tokenizer
     from alignkit.rewards import build
     from alignkit.rewards.call import Answer, Call
 
@@ -40,11 +44,18 @@ def nothing_loaded(policy: Any) -> Iterator[None]:
             return original(recipe, index, section, *others)
         return lambda call: Answer([0.0] * len(call)) if isinstance(call, Call) else None
 
+    def tokenizer(*asked: Any) -> Any:
+        try:
+            return load_tokenizer(*asked)
+        except UserError:  # a reward model's, which is not at hand
+            return stand_in(policy.config)
+
     def reference(*_args: Any, **_kwargs: Any) -> Any:
         return copy.deepcopy(policy).requires_grad_(False)
 
     with (
         patch.object(build, "_scorer", scorer),
+        patch("alignkit.models.results.load_tokenizer", tokenizer),
         patch.object(grpo_trainer, "create_model_from_path", reference),
         patch.object(rloo_trainer, "create_model_from_path", reference),
     ):
@@ -116,12 +127,17 @@ def _completions(
     model, rows = trainer.model_wrapped, len(prompt_ids)
     plain = trainer.model.get_base_model() if hasattr(trainer.model, "peft_config") else trainer.model
     width, new = max(map(len, prompt_ids)), trainer.args.max_completion_length
+    groups = [len(list(group)) for _, group in itertools.groupby(prompt_ids)]
+    shared = bool(getattr(trainer, "_samples_itself", False))  # alignkit's own sampling reads equal prompts once
     with disable_gradient_checkpointing(trainer.model, trainer.args.gradient_checkpointing_kwargs):
         mark(PREFILL)
         cache = DynamicCache(config=plain.config)
-        ids = torch.ones(rows, width, dtype=torch.long)
+        ids = torch.ones(len(groups) if shared else rows, width, dtype=torch.long)
         _draw(model(input_ids=ids, attention_mask=torch.ones_like(ids), past_key_values=cache, use_cache=True,
                     logits_to_keep=1))  # fmt: skip
+        if shared:
+            cache.batch_select_indices(torch.repeat_interleave(torch.arange(len(groups)), torch.tensor(groups)))
+            ids = torch.ones(rows, width, dtype=torch.long)
         mark(DECODE)
         for layer in cache.layers:
             _grow(layer, width + new - 2)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
+import logging
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,7 +127,7 @@ def simulate(case: Case) -> Timeline:
     fake = _Mode()
     follow = Follow(fake)
     marks = _Marks(follow)
-    with _own_accelerate_state(), _no_collection(), fake, follow, changed(follow, cuda=case.cuda):
+    with _own_accelerate_state(), _no_collection(), _unheard(), fake, follow, changed(follow, cuda=case.cuda):
         marks("building")
         stage = _stage(case)
         stage.model = case.method.build_model(stage)
@@ -287,6 +289,18 @@ def _passes_marked(trainer: Any, marks: _Marks) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """What libraries and trainers warn of is about numbers that mean nothing here."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(before)
 
 
 @contextlib.contextmanager
