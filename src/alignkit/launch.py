@@ -214,16 +214,14 @@ def _trained_first(recipe: Recipe, field: str = "model.from_recipe") -> str | No
     other = methods.load_recipe(path)
     if field != "model.from_recipe" and other.method != "reward":
         raise UserError(recipe.problem(field, f"{path.name} trains no reward model: its method is {other.method}"))
-    for folder in (Path(other.output_dir), Path(f"{other.output_dir}-{other.fingerprint()[:8]}")):
-        run = Run(folder)
+    for run in _runs_of(other):
         if run.state == "empty":
-            other = other.model_copy(update={"output_dir": str(folder)})
-            return str(train(other).model_dir)
+            return str(train(other.model_copy(update={"output_dir": str(run.path)})).model_dir)
         trained_from = run.manifest.get("fingerprints", {}).get("recipe")
         if run.state == "finished" and trained_from == other.fingerprint():
             return str(run.model_dir)
         if run.state in ("interrupted", "died") and trained_from == other.fingerprint():
-            return str(train(other.model_copy(update={"output_dir": str(folder)}), resume=True).model_dir)
+            return str(train(other.model_copy(update={"output_dir": str(run.path)}), resume=True).model_dir)
     raise UserError(
         Problem(
             f"{path.name} was to be trained into {other.output_dir}, but that folder holds another run",
@@ -232,6 +230,11 @@ def _trained_first(recipe: Recipe, field: str = "model.from_recipe") -> str | No
             hint="move it away, or give the other recipe another output_dir",
         )
     )
+
+
+def _runs_of(other: Recipe) -> tuple[Run, Run]:
+    """Where a recipe that another one names may have its result: its own folder, else one with its fingerprint."""
+    return Run(other.output_dir), Run(f"{other.output_dir}-{other.fingerprint()[:8]}")
 
 
 def _other_results(recipe: Recipe) -> dict[str, str]:
@@ -247,8 +250,7 @@ def results_there(recipe: Recipe) -> dict[str, str]:
         if place == "model.from_recipe":
             continue
         other = methods.load_recipe(recipe.base_dir / named)
-        for folder in (other.output_dir, f"{other.output_dir}-{other.fingerprint()[:8]}"):
-            run = Run(folder)
+        for run in _runs_of(other):
             if run.state == "finished" and run.manifest.get("fingerprints", {}).get("recipe") == other.fingerprint():
                 found[named] = str(run.model_dir)
     return found

@@ -36,7 +36,7 @@ OPTION = "--accelerate"
 GRACE_S = 3.0  # what the other ranks get, once one has ended badly, before they are killed
 POLL_S = 0.05
 FOLDER = "ALIGNKIT_RANK_FOLDER"  # where a rank writes its pid and how it ended; set in launched processes only
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # SIGUSR1 is what SLURM sends before a time limit
 
 
 @dataclass(frozen=True)
@@ -104,19 +104,28 @@ def _processes(path: Path, values: Mapping[str, Any]) -> Processes:
     rank = os.environ.get("NODE_RANK") or os.environ.get("SLURM_NODEID") if machines > 1 else None
     address = os.environ.get("MASTER_ADDR") if machines > 1 else None
     port = os.environ.get("MASTER_PORT") if machines > 1 else None
+    default_port = 29500 if machines > 1 else _free_port()
     found = Processes(
         path=path,
         kind=kind,
         num_processes=number,
         num_machines=machines,
-        machine_rank=int(rank or values.get("machine_rank") or 0),
+        machine_rank=_number(path, "machine_rank", rank or values.get("machine_rank") or 0),
         address=address or str(values.get("main_process_ip") or "127.0.0.1"),
-        port=int(port or values.get("main_process_port") or (29500 if machines > 1 else _free_port())),
+        port=_number(path, "main_process_port", port or values.get("main_process_port") or default_port),
     )
     if not 0 <= found.machine_rank < machines:
         message = f"{found.machine_rank} is no rank of {machines} machines"
         raise UserError(Problem(message, path, field="machine_rank", hint="they count from 0"))
     return found
+
+
+def _number(path: Path, name: str, value: Any) -> int:
+    """A number of the file, or of the environment, where it is text."""
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise UserError(Problem(f"must be a whole number, got {value!r}", path, field=name)) from None
 
 
 def _gpus(path: Path) -> int:

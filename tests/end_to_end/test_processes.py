@@ -159,9 +159,9 @@ def test_when_the_launcher_is_killed_the_ranks_stop_and_hold_the_folder_till_the
     running = long_run(tiny_recipe, tmp_path, write_recipe)
     ranks = ranks_of(running)
     running.kill()
+    running.wait()  # not communicate(): the ranks have its pipes, and their end would be waited for
+    assert Run(tmp_path / "run").state == "running"  # they have yet to finish their step and to save
     running.communicate()
-    held = Run(tmp_path / "run").state == "running"
-    assert held or not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks)
     _, alive = psutil.wait_procs(ranks, timeout=60)
     assert not alive
     assert Run(tmp_path / "run").state == "interrupted"
@@ -177,6 +177,10 @@ def test_what_is_refused(tiny_recipe, write_recipe, cli, tmp_path: Path) -> None
     (tmp_path / "half.yaml").write_text("mixed_precision: bf16\nnum_processes: 2\nuse_cpu: true\n")
     done = cli("sft", path, "--accelerate", "half.yaml")
     assert done.returncode == 2 and "half.yaml: mixed_precision: the recipe decides the precision" in done.stderr
+    (tmp_path / "machines.yaml").write_text(TWO_MACHINES.format(port=29500))
+    done = cli("sft", path, "--accelerate", "machines.yaml", NODE_RANK="first")
+    assert done.returncode == 2
+    assert done.stderr == "error: machines.yaml: machine_rank: must be a whole number, got 'first'\n"
     # What only a rank can find out comes as one line too, and nothing stays behind.
     done = cli("sft", path, "--accelerate", "cpu", "--set", "training.max_length=4")
     assert done.returncode == 2, done.stderr

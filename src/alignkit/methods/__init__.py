@@ -5,7 +5,7 @@ Nothing is imported until it is asked for: `alignkit --help` needs the table alo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,9 +36,24 @@ def get(name: str) -> Method:
     return method
 
 
-def recipe_classes() -> dict[str, type[Recipe]]:
+class _RecipeClasses(Mapping[str, "type[Recipe]"]):
+    """Method -> its recipe class, imported when it is asked for: checking one recipe needs one of them."""
+
+    def __getitem__(self, name: str) -> type[Recipe]:
+        if name not in tuple(self):
+            raise KeyError(name)
+        return get(name).recipe
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*SUMMARIES, *NOT_TRAINED))
+
+    def __len__(self) -> int:
+        return len(SUMMARIES) + len(NOT_TRAINED)
+
+
+def recipe_classes() -> Mapping[str, type[Recipe]]:
     """Each method's recipe class."""
-    return {name: get(name).recipe for name in (*SUMMARIES, *NOT_TRAINED)}
+    return _RecipeClasses()
 
 
 def load_recipe(path: str | Path, sets: Sequence[str] = (), method: str | None = None) -> Recipe:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
-from alignkit.errors import UserError
+from alignkit.errors import Problem, UserError
 from alignkit.methods.base import Stage
 from alignkit.recipe import OnlineRecipe
 
@@ -15,6 +15,19 @@ if TYPE_CHECKING:
 
 SHAPES = ("prompt_only",)
 SAMPLES = "samples.jsonl"
+
+
+class GroupRecipe(OnlineRecipe):
+    """A recipe of a method that compares the completions of a prompt with each other."""
+
+    def contradictions(self) -> Iterator[Problem]:
+        from alignkit.rewards import checks
+
+        yield from super().contradictions()
+        yield from checks.problems(self)
+        if (self.training.num_generations or 1) < 2:
+            message = "a group of one completion has nothing to be compared with"
+            yield self.problem("training.num_generations", message, "say at least 2")
 
 
 def prepare(stage: Stage) -> Prepared:

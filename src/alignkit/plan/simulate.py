@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import itertools
-import logging
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +20,7 @@ from alignkit.methods.base import Method, Stage
 from alignkit.models import Precision
 from alignkit.models.shapes import numbers_in
 from alignkit.plan import rollout
+from alignkit.plan.apart import no_collection, own_accelerate_state, unheard
 from alignkit.plan.follow import Follow
 from alignkit.plan.seams import changed
 from alignkit.runs import Run
@@ -127,7 +125,7 @@ def simulate(case: Case) -> Timeline:
     fake = _Mode()
     follow = Follow(fake)
     marks = _Marks(follow)
-    with _own_accelerate_state(), _no_collection(), _unheard(), fake, follow, changed(follow, cuda=case.cuda):
+    with own_accelerate_state(), no_collection(), unheard(), fake, follow, changed(follow, cuda=case.cuda):
         marks("building")
         stage = _stage(case)
         stage.model = case.method.build_model(stage)
@@ -289,45 +287,6 @@ def _passes_marked(trainer: Any, marks: _Marks) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-@contextlib.contextmanager
-def _unheard() -> Iterator[None]:
-    """What libraries and trainers warn of is about numbers that mean nothing here."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logging.disable(before)
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Python's collector comes at arbitrary moments: what it frees would differ between simulations."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-@contextlib.contextmanager
-def _own_accelerate_state() -> Iterator[None]:
-    """Accelerate keeps one state a process: the simulation gets its own, and a run's stays as it is."""
-    from accelerate.state import AcceleratorState, GradientState, PartialState
-
-    classes = (AcceleratorState, GradientState, PartialState)
-    before = [dict(cls._shared_state) for cls in classes]
-    for cls in classes:
-        cls._shared_state.clear()
-    try:
-        yield
-    finally:
-        for cls, state in zip(classes, before, strict=True):
-            cls._shared_state.clear()
-            cls._shared_state.update(state)
 
 
 # ---------------------------------------------------------------------- what stands where

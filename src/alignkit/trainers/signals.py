@@ -12,9 +12,8 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from alignkit.errors import Interrupted
+from alignkit.processes import STOP_SIGNALS
 from alignkit.trainers.ranks import any_rank
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # SIGUSR1 is what SLURM sends before a time limit
 
 
 class StopRequests(TrainerCallback):
