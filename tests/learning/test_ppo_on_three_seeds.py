@@ -37,7 +37,8 @@ def test_a_verifiable_reward_gains_15_points_of_greedy_exact_match(
 ) -> None:
     scores, lines = train("ppo.yaml", seed, runs, monkeypatch)
     assert scores["sorting tuned"] >= scores["sorting baseline"] + 0.15, scores
-    assert lines[-1]["value/explained_variance"] is None or lines[-1]["value/explained_variance"] > -1
+    explained = [line["value/explained_variance"] for line in lines if "value/explained_variance" in line]
+    assert explained[-1] > 0, "the critic predicts returns better than their mean"
 
 
 @pytest.mark.slow
