@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alignkit.secrets import safe
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
@@ -93,6 +95,13 @@ class Voice:
         self.console.print(text, soft_wrap=True, markup=False)
 
 
+class SafeFormatter(logging.Formatter):
+    """Formats a line for log.txt, tracebacks included, with its secrets hidden."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return safe(super().format(record))
+
+
 class Warnings(logging.Handler):
     """Collects the distinct warnings of a run, for the report."""
 
@@ -102,7 +111,7 @@ class Warnings(logging.Handler):
         self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = " ".join(record.getMessage().split())[:500]
+        text = safe(" ".join(record.getMessage().split()))[:500]
         if any(noise in text for noise in NOISE):
             return
         if text not in self.messages and len(self.messages) < self.limit:
@@ -114,7 +123,7 @@ def logged_to(path: Path) -> Iterator[Warnings]:
     """Send every log line and Python warning of this block to `path` instead of stderr."""
     collected = Warnings()
     file = logging.FileHandler(path, encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    file.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     before = root.level, root.handlers[:]
     root.handlers[:] = [file, collected]

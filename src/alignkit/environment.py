@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-import re
 import shutil
 import sys
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from alignkit.circumstances import cpu_name, package_version
+from alignkit.secrets import safe_setting
 
 PACKAGES = (
     "alignkit", "torch", "transformers", "tokenizers", "trl", "peft", "accelerate", "datasets", "bitsandbytes",
@@ -21,10 +22,6 @@ PACKAGES = (
 PREFIXES = ("ALIGNKIT_", "HF_", "TRANSFORMERS_", "ACCELERATE_", "CUDA_", "NVIDIA_VISIBLE", "NCCL_", "TORCH", "PYTORCH_",
             "OMP_", "MKL_", "GOMP_", "TOKENIZERS_", "BNB_", "WANDB_", "SLURM_JOB", "XDG_CACHE", "LOCAL_RANK", "RANK",
             "WORLD_SIZE", "MASTER_")  # fmt: skip
-SECRET = re.compile(r"token|key|secret|passw|pwd|credential|auth|cookie|session|dsn|signature", re.IGNORECASE)
-# Values that look like secrets wherever they stand: user:password@ of a URL, and the tokens of well-known services.
-SECRET_VALUES = re.compile(r"(?<=//)[^/@\s]+(?=@)|\b(?:hf|sk|gh[pousr]|github_pat|glpat|xox[abp]|AKIA)[-_]?\w{10,}")
-HIDDEN = "(hidden)"
 
 
 def describe() -> dict[str, Any]:
@@ -33,14 +30,14 @@ def describe() -> dict[str, Any]:
         "system": {
             "python": f"{platform.python_version()} ({sys.executable})",
             "platform": platform.platform(),
-            "cpu": f"{_told(_cpu)}, {os.cpu_count()} cores",
+            "cpu": f"{_told(cpu_name)}, {os.cpu_count()} cores",
             "memory": _told(_memory),
             "free disk here": f"{shutil.disk_usage(Path.cwd()).free / 2**30:,.1f} GiB",
         },
-        "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+        "packages": {name: found for name in PACKAGES if (found := package_version(name)) is not None},
         "device": _told_section(_device),
         "accelerate config": _told_section(_accelerate),
-        "environment": {name: _safe(name, value) for name, value in sorted(os.environ.items()) if _ours(name)},
+        "environment": {name: safe_setting(name, value) for name, value in sorted(os.environ.items()) if _ours(name)},
     }
 
 
@@ -56,20 +53,6 @@ def _told_section(ask: Callable[[], dict[str, str]]) -> dict[str, str]:
         return ask()
     except Exception as error:  # a broken installation is what bug reports are about
         return {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _memory() -> str:
@@ -111,15 +94,8 @@ def _accelerate() -> dict[str, str]:
     if not default.is_file():
         return {"default": "none"}
     lines = (line.partition(":") for line in default.read_text(encoding="utf-8").splitlines() if ":" in line)
-    return {name.strip(): _safe(name, value.strip()) for name, _, value in lines}
+    return {name.strip(): safe_setting(name, value.strip()) for name, _, value in lines}
 
 
 def _ours(name: str) -> bool:
     return name.startswith(PREFIXES)
-
-
-def _safe(name: str, value: str) -> str:
-    """A value that may be shown: nothing of one whose name speaks of a secret, and no secret within another."""
-    if SECRET.search(name.removeprefix("TOKENIZERS_")):
-        return HIDDEN if value else ""
-    return SECRET_VALUES.sub(HIDDEN, value)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import platform
 import resource
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
+from alignkit import processes
+from alignkit.circumstances import hardware, inputs, package_version, variables, versions
+from alignkit.data.cache import tokenizer_fingerprint
 from alignkit.launch import Job
 from alignkit.methods.base import Stage
 from alignkit.model_folders import weights_fingerprint
@@ -21,8 +22,6 @@ from alignkit.plan.beside import compare
 from alignkit.recipe import dump
 from alignkit.runs import git_state
 from alignkit.trainers import Progress
-
-VERSIONS = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "evaluate", "tokenizers")
 
 
 def write_beginnings(job: Job, stage: Stage, resume: str) -> None:
@@ -34,13 +33,14 @@ def write_beginnings(job: Job, stage: Stage, resume: str) -> None:
     total, trainable = count_parameters(stage.model)
     run.update_manifest(
         {
-            "alignkit": _version("alignkit"),
+            "alignkit": package_version("alignkit"),
             "method": recipe.method,
             "command": job.command,
             "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "versions": {"python": platform.python_version(), **{name: _version(name) for name in VERSIONS}},
+            "versions": versions(),
             "git": git_state(recipe.base_dir),
             "hardware": _hardware(stage),
+            "settings": _settings(stage),
             "seed": recipe.seed,
             "data": data.counts,
             "fingerprints": {
@@ -48,13 +48,17 @@ def write_beginnings(job: Job, stage: Stage, resume: str) -> None:
                 "base": _base_fingerprint(job),
                 "data": data.fingerprint,
                 "template": None if data.template is None else data.template.template_fingerprint,
+                "tokenizer": None if stage.tokenizer is None else tokenizer_fingerprint(stage.tokenizer),
             },
+            "inputs": inputs(recipe, job.start, job.results),
+            "results": dict(job.results),
             "masking": None if data.template is None else asdict(data.template),
             "model": {
                 "name_or_path": job.start or recipe.model.model_name_or_path,
                 "adapter": recipe.adapter is not None,
                 "parameters": total,
                 "trainable_parameters": trainable,
+                "flops_per_token": _flops_per_token(stage.model),
                 "dtype": str(stage.precision.frozen_dtype).removeprefix("torch."),
                 "precision_notes": stage.precision.notes,
             },
@@ -70,16 +74,44 @@ def _base_fingerprint(job: Job) -> str | None:
 
 
 def _hardware(stage: Stage) -> dict[str, Any]:
-    device = stage.precision.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {"device": device.type, "name": name, "threads": torch.get_num_threads(), "platform": platform.platform()}
+    device, found = stage.precision.device, hardware()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else found["cpu"]
+    return {"device": device.type, "name": name, "threads": torch.get_num_threads(), **found}
 
 
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+def _settings(stage: Stage) -> dict[str, Any]:
+    """What decides, beside seeds and versions, whether the same numbers come out again."""
+    config = getattr(stage.model, "config", None)
+    return {
+        "processes": processes.world_size(),
+        "threads": torch.get_num_threads(),
+        "interop_threads": torch.get_num_interop_threads(),
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "cudnn_deterministic": torch.backends.cudnn.deterministic,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "tf32": {"matmul": torch.backends.cuda.matmul.fp32_precision, "cudnn": torch.backends.cudnn.fp32_precision},
+        "attention": getattr(config, "_attn_implementation", None),
+        "autocast": "bf16" if stage.precision.bf16 else "fp16" if stage.precision.fp16 else None,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "environment": variables(),
+    }
+
+
+def _flops_per_token(model: Any) -> int:
+    """4 × the parameters (forward, and back to the activations) + 2 × the trained ones; a lookup costs nothing.
+
+    Kaplan et al. 2020, "Scaling Laws for Neural Language Models", section 2.1, whose 6 N is the case in which all are
+    trained. An embedding that is the head as well is multiplied there, and counts.
+    """
+    total, trainable = count_parameters(model)
+    embedding = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    tied = embedding is not None and head is not None and head.weight is embedding.weight
+    looked_up, learned = (0, 0) if embedding is None or tied else count_parameters(embedding)
+    return 4 * (total - looked_up) + 2 * (trainable - learned)
 
 
 def say_plan(stage: Stage, trainer: Any, say: Callable[[str], None]) -> None:
@@ -128,12 +160,26 @@ def write_endings(
                 "first_step_at": live.first_step_at,
                 "steps": trainer.state.global_step,
                 "tokens": trained,
+                **_flops(job.run.manifest, trainer, trained),
                 "tokens_per_second": round(trained / max(seconds, 1e-9), 1),
                 "peak_memory_bytes": peak,
                 "peak_memory_of": "device tensors" if on_gpu else "process (resident)",
                 "peak_memory_of_training_bytes": above,
+                "weights": weights_fingerprint(str(job.run.model_dir), exact=True),
                 **(compare(stage, above, above_of) or {}),
             },
             "warnings": warnings,
         }
     )
+
+
+def _flops(manifest: dict[str, Any], trainer: Any, tokens: int) -> dict[str, Any]:
+    """What training computed, in floating point operations, and what that counts: upstream's count is 0 online."""
+    passes = getattr(trainer.args, "num_iterations", 1)  # of methods that learn from their own completions
+    return {
+        "flops": tokens * manifest["model"]["flops_per_token"] * passes,
+        "flops_of": "tokens × flops_per_token"
+        + (f" × {passes} passes" if passes > 1 else "")
+        + ": forward and backward through the trained model; attention scores, padding, recomputed activations, "
+        "generation, reference, reward and critic models are not counted",
+    }

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from alignkit.errors import Problem, UserError
+from alignkit.secrets import safely
 
 Ended = Literal["finished", "failed", "interrupted"]
 State = Literal["finished", "failed", "interrupted", "running", "died", "empty"]
@@ -109,8 +110,8 @@ class Run:
         return _read_json(self.manifest_path)
 
     def update_manifest(self, values: Mapping[str, Any]) -> None:
-        """Merge `values` into manifest.json, section by section."""
-        _write_json(self.manifest_path, _merged(self.manifest, values))
+        """Merge `values` into manifest.json, section by section. Secrets in them are hidden."""
+        _write_json(self.manifest_path, _merged(self.manifest, safely(values)))
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a last line that a kill cut short is left out."""
@@ -150,7 +151,7 @@ class Run:
         self, state: Ended | Literal["started"], *, resume: str | None = None, error: str | None = None
     ) -> None:
         values = {"state": state, "resume": resume, "error": error, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-        _write_json(self.state_path, {key: value for key, value in values.items() if value is not None})
+        _write_json(self.state_path, {key: safely(value) for key, value in values.items() if value is not None})
 
     # ------------------------------------------------------------------ taking hold of it
     def problem(self, *, overwrite: bool, resume: bool) -> Problem | None:

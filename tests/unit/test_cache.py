@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from alignkit.data import cache
+from alignkit.examples import hashes
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +18,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_change_that_keeps_size_and_time_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "RACY_NS", -(10**12))  # remember even a file this young
+    monkeypatch.setattr(hashes, "RACY_NS", -(10**12))  # remember even a file this young
     file = tmp_path / "d.jsonl"
     file.write_text("Once")
     os.utime(file, (1e9, 1e9))

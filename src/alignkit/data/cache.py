@@ -13,12 +13,14 @@ import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import alignkit.data
 import alignkit.examples
+from alignkit.examples.hashes import file_hashes as file_hashes  # the cache's words too
+from alignkit.examples.hashes import root as root
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,13 +28,6 @@ if TYPE_CHECKING:
 META = "meta.json"
 DAYS_UNUSED = 60
 """Prepared data that nothing has read for so long is removed when something new is prepared."""
-RACY_NS = 2 * 10**9  # a file this young may change again within its modification time's resolution
-
-
-def root() -> Path:
-    """$ALIGNKIT_CACHE, or ~/.cache/alignkit."""
-    chosen = os.environ.get("ALIGNKIT_CACHE")
-    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alignkit"
 
 
 # ---------------------------------------------------------------------- fingerprints
@@ -56,38 +51,6 @@ def code_fingerprint() -> str:
     packages = [Path(package.__file__ or "").parent for package in (alignkit.data, alignkit.examples)]
     files = sorted(file for package in packages for file in package.rglob("*.py"))
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
-
-
-def file_hashes(files: Iterable[Path]) -> list[list[str]]:
-    """[name, SHA-256] of each file. A hash is remembered with the file's size and time, and reused while they hold."""
-    store = root() / "files.json"
-    known: dict[str, list[Any]] = {}
-    with contextlib.suppress(OSError, ValueError):
-        read = json.loads(store.read_text())
-        known = read if isinstance(read, dict) else {}
-    hashes, changed = [], False
-    for file in files:
-        status = file.stat()
-        # Anyone can set a modification time back; the time of the inode's change tells that someone did.
-        stamp, name = [status.st_size, status.st_mtime_ns, status.st_ctime_ns], str(file.resolve())
-        entry = known.get(name)
-        if not isinstance(entry, list) or len(entry) != 4 or entry[:3] != stamp:
-            with file.open("rb") as handle:
-                entry = [*stamp, hashlib.file_digest(handle, "sha256").hexdigest()]
-            if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > RACY_NS:
-                known[name], changed = entry, True
-        hashes.append([file.name, str(entry[3])])
-    if changed:
-        with contextlib.suppress(OSError):
-            store.parent.mkdir(parents=True, exist_ok=True)
-            _write_aside(store, json.dumps(known))
-    return hashes
-
-
-def _write_aside(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text)
-    aside.replace(path)
 
 
 # ---------------------------------------------------------------------- folders

@@ -6,7 +6,7 @@ that the files alone can tell.
 """
 
 from alignkit.model_folders.check import check_model
-from alignkit.model_folders.fingerprint import weights_fingerprint
+from alignkit.model_folders.fingerprint import tokenizer_files_fingerprint, weights_fingerprint
 from alignkit.model_folders.folders import (
     BASE,
     HEADS,
@@ -46,5 +46,6 @@ __all__ = [
     "model_place",
     "result_folder",
     "start_of",
+    "tokenizer_files_fingerprint",
     "weights_fingerprint",
 ]

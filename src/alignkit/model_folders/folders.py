@@ -16,7 +16,7 @@ BASE = "base"
 HEADS = ("score", "classifier")
 """What transformers calls the heads of its classifiers; peft trains and saves modules of these names."""
 _LFS_MARK = b"version https://git-lfs"
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model"),
     *("tekken.json", "bpe.codes", "vocab.bpe"),
 )
@@ -88,7 +88,7 @@ def describe_folder(path: str | Path) -> ModelFolder:
 
 def has_tokenizer(folder: Path) -> bool:
     """Whether `folder` holds a tokenizer's vocabulary, or names one of the few tokenizers that need none."""
-    if any((folder / name).is_file() for name in _TOKENIZER_FILES):
+    if any((folder / name).is_file() for name in TOKENIZER_FILES):
         return True
     settings, _ = read_config(folder, "tokenizer_config.json")
     return settings.get("tokenizer_class") in _TOKENIZERS_WITHOUT_FILES

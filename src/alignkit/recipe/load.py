@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
+from alignkit import secrets
 from alignkit.errors import Problem, UserError
 from alignkit.recipe import rules, shipped, source
 from alignkit.recipe.paths import defining_file, input_paths, local_path, put
@@ -20,6 +21,10 @@ from alignkit.recipe.suggest import closest
 from alignkit.recipe.wording import field_path, problems, shown
 
 Classes = Mapping[str, type[Recipe]]
+NO_PLACE_FOR_SECRETS = (
+    "holds a token, a URL with a password or a secret variable's value; a recipe is no place for a secret",
+    "it would be copied into the run folder; log in with `hf auth login`, set HF_TOKEN, or use ~/.netrc",
+)
 
 
 def load(path: str | Path, classes: Classes, sets: Sequence[str] = (), method: str | None = None) -> Recipe:
@@ -50,6 +55,8 @@ def load_mapping(
 
 
 def _validated(document: Document, classes: Classes, method: str | None) -> Recipe:
+    if leaks := [document.problem(place, *NO_PLACE_FOR_SECRETS) for place in secrets.places(document.data)]:
+        raise UserError(_in_order(leaks, document))  # alone: another problem's line might quote the value
     cls, found = _recipe_class(document, classes, method)
     if cls is None:
         raise UserError(found)
