@@ -6,16 +6,11 @@ readable reply yet, so an endpoint that fails, stalls or talks nonsense loses no
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from alignkit import launch, statistics
 from alignkit.console import Voice, logged_to
@@ -23,28 +18,12 @@ from alignkit.errors import Problem, RunFailed, UserError
 from alignkit.examples import Dropped, Example, local_files, read_source
 from alignkit.methods.judge import JudgeRecipe
 from alignkit.metrics.preference import win_rate
-from alignkit.rewards.call import Failure
-from alignkit.rewards.judge import Judge
+from alignkit.recipe import judging
+from alignkit.rewards import comparing
+from alignkit.rewards.comparing import ORDERS, PROMPT, Ask, Journal, Order, Question, decide, verdict_of
 from alignkit.runs import Run
 
-Order = Literal["ab", "ba"]
-Ask = Callable[[Sequence[str]], Iterator[tuple[int, "str | Failure"]]]
-"""Questions -> (place, reply) of each, in any order, as replies come."""
-ORDERS: tuple[Order, Order] = ("ab", "ba")
-VERDICT = re.compile(r"^\s*\**verdict\**\s*:\s*\**\s*(a|b|tie)\s*\**\s*\.?\s*$", re.IGNORECASE | re.MULTILINE)
-GIVE_UP_AFTER = 20  # failures in a row: the endpoint is gone, and asking on would only cost time
-PROMPT = Path(__file__).parent / "assets" / "judge" / "compare.txt"
 MOST_TOKENS = 64
-
-
-@dataclass(frozen=True)
-class Question:
-    """One comparison in one order; `key` is the same for the same judge, prompt and answers."""
-
-    pair: int
-    order: Order
-    text: str
-    key: str
 
 
 def judge(recipe: JudgeRecipe) -> dict[str, Any]:
@@ -55,6 +34,8 @@ def judge(recipe: JudgeRecipe) -> dict[str, Any]:
         RunFailed: some comparisons have no readable reply; what has is kept, and the next start goes on from there.
     """
     launch.set_environment()
+    if recipe.endpoint is not None and (found := list(judging.key_problems(recipe.endpoint))):
+        raise UserError([recipe.problem(f"endpoint.{name}", what, hint) for name, what, hint in found])
     pairs, dropped = _pairs(recipe)
     questions = list(_questions(recipe, pairs))
     folder = Path(recipe.output_dir)
@@ -62,12 +43,12 @@ def judge(recipe: JudgeRecipe) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     with logged_to(run.log_path):
         say = Voice()
-        journal = _Journal(folder / "judgements.jsonl")
+        journal = Journal(folder / "judgements.jsonl")
         waiting = [one for one in questions if verdict_of(journal.replies.get(one.key)) is None]
         if done := len(questions) - len(waiting):
             say(f"{done:,} of {len(questions):,} comparisons were made before")
         say.release()
-        failures = _ask_all(_asker(recipe, say), waiting, journal, say) if waiting else Counter()
+        failures = comparing.ask_all(_asker(recipe, say), waiting, journal, say) if waiting else Counter()
     summary = _write(recipe, folder, pairs, questions, journal.replies, dropped)
     left = sum(verdict_of(journal.replies.get(one.key)) is None for one in questions)
     if left:
@@ -77,12 +58,6 @@ def judge(recipe: JudgeRecipe) -> dict[str, Any]:
             f"{folder}: the same command asks only these again"
         )
     return summary
-
-
-def verdict_of(reply: str | None) -> str | None:
-    """`a`, `b` or `tie`, where a reply says exactly one of them in a line of its own; None for anything else."""
-    found = {match.lower() for match in VERDICT.findall(reply or "")}
-    return found.pop() if len(found) == 1 else None
 
 
 # ---------------------------------------------------------------------- what is asked
@@ -116,16 +91,9 @@ def _placed(recipe: JudgeRecipe, index: int, problem: Problem) -> Problem:
 
 def _questions(recipe: JudgeRecipe, pairs: Sequence[Example]) -> Iterator[Question]:
     path = PROMPT if recipe.prompt_path is None else recipe.base_dir / Path(recipe.prompt_path).expanduser()
-    template = path.read_text(encoding="utf-8")
-    asked = json.dumps([recipe.model.model_name_or_path, recipe.generation.given()], sort_keys=True)
-    for number, pair in enumerate(pairs):
-        sides = {"ab": ("chosen", "rejected"), "ba": ("rejected", "chosen")}
-        for order in ORDERS:
-            first, second = (_said(pair.data[word]) for word in sides[order])
-            values = {"prompt": _said(pair.data["prompt"]), "first": first, "second": second}
-            # Not str.format: an answer with braces in it is no template.
-            text = re.sub(r"\{(\w+)\}", lambda match, v=values: v.get(match[1], match[0]), template)  # type: ignore[misc]
-            yield Question(number, order, text, hashlib.sha256((asked + text).encode()).hexdigest()[:24])
+    texts = [tuple(_said(pair.data[word]) for word in ("prompt", "chosen", "rejected")) for pair in pairs]
+    judge = [recipe.model.model_name_or_path, recipe.generation.given()]
+    return comparing.questions(texts, path.read_text(encoding="utf-8"), judge)  # type: ignore[arg-type]
 
 
 def _said(value: Any) -> str:
@@ -145,73 +113,12 @@ def _asker(recipe: JudgeRecipe, say: Voice) -> Ask:
 
         say("loading the judge")
         return ask_locally(recipe, {"max_new_tokens": MOST_TOKENS, **fields})
-    one = recipe.endpoint
-    client = Judge(
+    return comparing.ask_endpoint(
         name,
-        base_url=one.base_url,
-        api_key_env=one.api_key_env,
+        recipe.endpoint,
         temperature=float(fields.get("temperature", 0.0)),
         max_tokens=int(fields.get("max_new_tokens", MOST_TOKENS)),
-        concurrency=one.concurrency,
-        request_timeout=one.request_timeout,
-        retries=one.retries,
     )
-
-    def ask(texts: Sequence[str]) -> Iterator[tuple[int, str | Failure]]:
-        with ThreadPoolExecutor(one.concurrency) as pool:
-            futures = {pool.submit(client.ask, text): place for place, text in enumerate(texts)}
-            try:
-                for future in as_completed(futures):
-                    yield futures[future], future.result()
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-    return ask
-
-
-def _ask_all(ask: Ask, waiting: Sequence[Question], journal: _Journal, say: Voice) -> Counter[str]:
-    """Ask what is waiting, keeping each reply; why there was none, counted."""
-    failures: Counter[str] = Counter()
-    in_a_row = 0
-    for number, (place, reply) in enumerate(ask([one.text for one in waiting]), 1):
-        if isinstance(reply, Failure):
-            failures[str(reply.reason)] += 1
-            in_a_row += 1
-            if in_a_row >= GIVE_UP_AFTER:
-                break
-        else:
-            in_a_row = 0
-            journal.add(waiting[place], reply)
-            if verdict_of(reply) is None:
-                failures["a reply without a verdict"] += 1
-        if number % 100 == 0 or number == len(waiting):
-            say(f"{number:,} of {len(waiting):,} comparisons")
-    return failures
-
-
-class _Journal:
-    """Replies by question, each written down before the next is read."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.replies: dict[str, str] = {}
-        self._lock = threading.Lock()
-        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-        if text and not text.endswith("\n"):  # a kill cut the last line short
-            path.write_text(text + "\n", encoding="utf-8")
-        for line in text.split("\n"):
-            try:
-                record = json.loads(line)
-                self.replies[str(record["key"])] = str(record["reply"])
-            except (ValueError, KeyError, TypeError):
-                continue
-
-    def add(self, question: Question, reply: str) -> None:
-        record = {"key": question.key, "pair": question.pair, "order": question.order, "reply": reply}
-        with self._lock:
-            self.replies[question.key] = reply
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
 # ---------------------------------------------------------------------- what comes of it
@@ -251,16 +158,6 @@ def _write(
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return summary
-
-
-def decide(forward: str | None, backward: str | None) -> str:
-    """What two verdicts come to: `chosen` or `rejected` (the data's names for the answers), `tie`, or `position`.
-
-    Forward, the data's chosen answer stands first (A); backward, it stands second (B).
-    """
-    one = {"a": "chosen", "b": "rejected"}.get(str(forward), "tie")
-    other = {"b": "chosen", "a": "rejected"}.get(str(backward), "tie")
-    return one if one == other else "position"
 
 
 def _preference(pair: Example, better: str) -> dict[str, Any]:

@@ -145,6 +145,8 @@ def evaluate(
     folder = Path(target.output_dir) if isinstance(target, Recipe) else out_dir or Path.cwd()
     if isinstance(target, Recipe) and Run(folder).state == "running":
         raise UserError(Problem("another process is writing this run", folder, field="output_dir"))
+    if isinstance(target, Recipe):
+        preflight.require_tasks(target)
     start = _trained_first(target) if isinstance(target, Recipe) else None
     if out_dir is not None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from alignkit import metrics
@@ -11,7 +12,8 @@ from alignkit.errors import Problem, UserError
 from alignkit.examples import precheck
 from alignkit.metrics.answers import extractor
 from alignkit.model_folders import check_model
-from alignkit.recipe import Recipe
+from alignkit.recipe import JudgeSection, Recipe, judging
+from alignkit.runs import Run
 
 # A tracker of `training.report_to` -> the packages of which it needs one.
 TRACKERS = {
@@ -52,9 +54,24 @@ def _tasks(recipe: Recipe) -> Iterator[Problem]:
         if task.task == "lm_eval" and importlib.util.find_spec("lm_eval") is None:
             hint = "pip install 'alignkit[lm-eval]'"
             yield recipe.problem(f"{at}.task", "lm-evaluation-harness is not installed", hint)
+        if task.judge is not None:
+            for name, message, why in _judge(recipe, task.judge, task.name):
+                yield recipe.problem(f"{at}.judge.{name}", message, why)
         yield from _refusals(recipe, f"{at}.metrics", metrics.expand, task.metrics)
         if task.answer is not None:
             yield from _refusals(recipe, f"{at}.answer", extractor, task.answer)
+
+
+def _judge(recipe: Recipe, judge: JudgeSection, name: str) -> Iterator[tuple[str, str, str | None]]:
+    """A judge that can't be asked, or has nothing to compare with."""
+    yield from judging.key_problems(judge)
+    if judge.prompt_path is not None:
+        yield from judging.prompt_problems(recipe.base_dir / Path(judge.prompt_path).expanduser())
+    if judge.against_run is not None:
+        samples = Run(recipe.base_dir / Path(judge.against_run).expanduser()).evaluation_dir / "samples.jsonl"
+        if not samples.is_file():
+            hint = f"evaluate that run first, with a task named {name}; paths are relative to the recipe's file"
+            yield "against_run", f"there is no file {samples}", hint
 
 
 def _refusals(recipe: Recipe, field: str, ask: Callable[[Any], Any], value: Any) -> Iterator[Problem]:
@@ -63,6 +80,12 @@ def _refusals(recipe: Recipe, field: str, ask: Callable[[Any], Any], value: Any)
     except UserError as error:
         for problem in error.problems:
             yield recipe.problem(field, problem.message, problem.hint)
+
+
+def require_tasks(recipe: Recipe) -> None:
+    """Raise one UserError with what is wrong with the recipe's tasks; for an evaluation without training."""
+    if found := list(_tasks(recipe)):
+        raise UserError(found)
 
 
 def require(recipe: Recipe, shapes: Sequence[str]) -> None:

@@ -19,7 +19,12 @@ from alignkit.runs import Run
 
 Item = dict[str, Any]
 CORPUS = ("bleu", "chrf", "chrf++", "ter")
-SHARES = ("truncated_share", "empty_share")  # what generation tells of itself beside the metrics; less is better
+SHARES = (
+    "truncated_share",
+    "empty_share",
+    "position_share",
+    "unjudged_share",
+)  # what generation tells of itself beside the metrics; less is better
 
 
 @dataclass(frozen=True)

@@ -44,10 +44,24 @@ class Item:
     completions: list[Completion]
 
 
-def evaluate(task: EvaluationTask, stage: Stage) -> list[Score]:
-    """Complete the task's prompts (those that an earlier start completed are not done again), score, write samples."""
-    settings = Settings.of(task.generation.arguments())
-    names = expand(task.metrics)
+@dataclass(frozen=True)
+class Answers:
+    """What a model made of a task's prompts; how, as a signature; and the name of their split."""
+
+    items: list[Item]
+    split: str
+    signature: str
+
+
+def answers_of(task: EvaluationTask, stage: Stage, settings: Settings, names: Sequence[str] = ()) -> Answers:
+    """Complete the task's prompts: those that an earlier start completed are not done again.
+
+    Args:
+        names: metrics, for which the prompts must have references.
+
+    Raises:
+        UserError: no prompt is left, or a reference is missing.
+    """
     examples, split = load_examples(task, stage, SHAPES)
     prompts = as_prompts(examples, stage.tokenizer)
     if len(prompts) < len(examples):
@@ -57,10 +71,17 @@ def evaluate(task: EvaluationTask, stage: Stage) -> list[Score]:
     if not items:
         raise UserError(Problem("no prompt is left that fits the model's context", field="data"))
     left_out = len(prompts) - len(items)
-
     generator = f"{settings.signature(stage.seed)}|{stage.arithmetic}"
-    signature = f"{generator}|left_out:{left_out}" if left_out else generator
-    about = stage.about(task, split)
+    return Answers(items, split, f"{generator}|left_out:{left_out}" if left_out else generator)
+
+
+def evaluate(task: EvaluationTask, stage: Stage) -> list[Score]:
+    """Complete the task's prompts, score, write samples."""
+    settings = Settings.of(task.generation.arguments())
+    names = expand(task.metrics)
+    answers = answers_of(task, stage, settings, names)
+    items, signature = answers.items, answers.signature
+    about = stage.about(task, answers.split)
     measurements = [*measure(names, items, task.answer), *shares(items)]
     clusters = [item.prompt.example.id for item in items for _ in item.completions] if settings.samples > 1 else None
     scores = _scored(measurements, about, signature, clusters)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import Problem, UserError
-from alignkit.evaluation import classification, generation, harness, perplexity, preference
+from alignkit.evaluation import classification, generation, harness, judged, perplexity, preference
 from alignkit.evaluation.scores import Score, write_scores
 from alignkit.evaluation.split import EvalSplit
 from alignkit.evaluation.stage import Say, Stage
@@ -25,6 +25,7 @@ TASKS: dict[str, TaskFunction] = {
     "classification": classification.evaluate,
     "lm_eval": harness.evaluate,
     "preference": preference.evaluate,
+    "judge": judged.evaluate,
 }
 """A task is a function of one file; it takes its section of the recipe and a Stage, and returns its scores."""
 

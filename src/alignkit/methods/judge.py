@@ -10,27 +10,11 @@ from pydantic import Field, field_validator
 
 from alignkit.errors import Problem
 from alignkit.methods.base import Method
-from alignkit.recipe import Recipe, Section, UpstreamSection
+from alignkit.recipe import EndpointSection, Recipe, UpstreamSection, judging
 from alignkit.recipe.sections import PathText
 from alignkit.recipe.upstream import section_class
 
 SHAPES = ("preference",)
-WORDS = ("{prompt}", "{first}", "{second}")
-
-
-class EndpointSection(Section):
-    """An OpenAI-compatible endpoint, which is asked for `model.model_name_or_path` under that name."""
-
-    base_url: str
-    """Its address up to `/v1`."""
-    api_key_env: str | None = None
-    """The environment variable that holds the key, where one is needed."""
-    concurrency: Annotated[int, Field(ge=1)] = 8
-    """Requests at once."""
-    request_timeout: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds that one request may take."""
-    retries: Annotated[int, Field(ge=0)] = 3
-    """Further attempts at a request that the endpoint did not answer, with growing pauses."""
 
 
 class JudgeRecipe(Recipe):
@@ -63,16 +47,12 @@ class JudgeRecipe(Recipe):
             yield self.problem("data", "there are no pairs to compare", "give data.train")
         elif self.data.eval is not None or self.data.eval_fraction is not None:
             yield self.problem("data", "nothing is held out here", "leave eval and eval_fraction out")
+        if self.endpoint is not None:
+            for name, message, hint in judging.address_problems(self.endpoint):
+                yield self.problem(f"endpoint.{name}", message, hint)
         if self.prompt_path is not None:
-            yield from self._prompt_problems(self.base_dir / Path(self.prompt_path).expanduser())
-
-    def _prompt_problems(self, path: Path) -> Iterator[Problem]:
-        if not path.is_file():
-            yield self.problem("prompt_path", f"there is no file {path}")
-            return
-        text = path.read_text(encoding="utf-8")
-        if missing := [word for word in WORDS if word not in text]:
-            yield self.problem("prompt_path", f"{path} lacks {', '.join(missing)}")
+            for name, message, hint in judging.prompt_problems(self.base_dir / Path(self.prompt_path).expanduser()):
+                yield self.problem(name, message, hint)
 
 
 def _not_trained(*_args: Any) -> NoReturn:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignkit.errors import Problem
-from alignkit.recipe import generation
+from alignkit.recipe import generation, judging
 from alignkit.recipe.recipe import Recipe
-from alignkit.recipe.sections import Source
+from alignkit.recipe.sections import EvaluationTask, JudgeSection, Source
 from alignkit.recipe.source import Document, KeyPath, as_path
 
 Finding = tuple[str, str, str | None]  # field, message, hint
@@ -174,6 +174,39 @@ def harness_and_its_section(recipe: Recipe) -> Iterator[Finding]:
             for name in ("data", "metrics", "answer", "slice_by"):
                 if getattr(task, name):
                     yield f"{at}.{name}", "the harness's tasks bring their own", "leave it out"
+
+
+@rule("evaluation")
+def judge_and_its_section(recipe: Recipe) -> Iterator[Finding]:
+    for index, task in enumerate(recipe.evaluation):
+        at = f"evaluation.{index}"
+        if task.task != "judge":
+            if task.judge is not None:
+                yield f"{at}.judge", f"does nothing for task: {task.task}", "say task: judge, or leave it out"
+            continue
+        for name in ("metrics", "answer"):
+            if getattr(task, name):
+                yield f"{at}.{name}", "a judge's verdicts give win_rate and length_controlled_win_rate", "leave it out"
+        if (task.generation.arguments().get("num_return_sequences") or 1) > 1:
+            yield f"{at}.generation.num_return_sequences", "one answer to each prompt is compared", "leave it out"
+        if task.judge is None:
+            yield f"{at}.judge", "nothing says who judges", "say judge: {model: NAME, base_url: http://…/v1}"
+        else:
+            yield from _judged_against(f"{at}.judge", task, task.judge)
+
+
+def _judged_against(at: str, task: EvaluationTask, judge: JudgeSection) -> Iterator[Finding]:
+    for name, message, hint in judging.address_problems(judge):
+        yield f"{at}.{name}", message, hint
+    if judge.against is not None and judge.against_run is not None:
+        yield (
+            f"{at}.against_run",
+            "the answers are held against one thing, and `against` names it",
+            "keep one of the two",
+        )
+    elif judge.against in (None, "baseline") and judge.against_run is None and not task.baseline:
+        hint = "leave `baseline: false` out, or say against: reference, or against_run"
+        yield f"{at}.against", "there is no baseline to hold the answers against", hint
 
 
 @rule("evaluation", "data.eval", "data.eval_fraction")

@@ -124,12 +124,45 @@ class HarnessSection(Section):
     """Tasks that execute what the model wrote run only with this."""
 
 
+class EndpointSection(Section):
+    """An OpenAI-compatible endpoint, where a judge is asked."""
+
+    base_url: str
+    """Its address up to `/v1`."""
+    api_key_env: str | None = None
+    """The environment variable that holds the key, where one is needed."""
+    concurrency: Annotated[int, Field(ge=1)] = 8
+    """Requests at once."""
+    request_timeout: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds that one request may take."""
+    retries: Annotated[int, Field(ge=0)] = 3
+    """Further attempts at a request that the endpoint did not answer, with growing pauses."""
+
+
+class JudgeSection(EndpointSection):
+    """With `task: judge`: who judges, where, and what the answers are held against."""
+
+    model: Annotated[str, Field(min_length=1)]
+    """The judge's name at the endpoint."""
+    against: Literal["baseline", "reference"] | None = None
+    """`baseline`: the answers of the model that training started from; `reference`: the data's own (default:
+    baseline)."""
+    against_run: PathText | None = None
+    """Instead: a run folder, whose tuned model's answers in the task of the same name are the others."""
+    prompt_path: PathText | None = None
+    """A text file with {prompt}, {first} and {second}, whose reply is one line `Verdict: A`, `B` or `tie`."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """The judge's."""
+    max_tokens: Annotated[int, Field(ge=1)] = 64
+    """Of the judge's reply."""
+
+
 class EvaluationTask(Section):
     """One thing to measure on the trained model and, unless told otherwise, on the model that training started from."""
 
     name: str
     """Its name in scores and reports."""
-    task: Literal["generation", "perplexity", "classification", "lm_eval", "preference"]
+    task: Literal["generation", "perplexity", "classification", "lm_eval", "preference", "judge"]
     """What is done with the examples."""
     data: Sources | None = None
     """Its examples; the eval split by default."""
@@ -151,6 +184,8 @@ class EvaluationTask(Section):
     """A data column: scores are also given for each of its values."""
     lm_eval: HarnessSection | None = None
     """With `task: lm_eval`: what lm-evaluation-harness is asked for."""
+    judge: JudgeSection | None = None
+    """With `task: judge`: who compares the answers, and with what."""
     answer: str | None = None
     """How the answer is found in the text: last_number, boxed, `after:####`, `regex:PATTERN`, …"""
 

@@ -10,7 +10,10 @@ MINUS = "\N{MINUS SIGN}"
 
 # The report knows these by name, so that making it imports no metric (a test holds the names against the metrics).
 OPEN_ENDED = ("loss", "perplexity", "bits_per_byte", "mean_absolute_error", "root_mean_squared_error")
-LOWER_IS_BETTER = (*OPEN_ENDED, "ter", "expected_calibration_error", "repetition", "truncated_share", "empty_share")
+LOWER_IS_BETTER = (
+    *OPEN_ENDED, "ter", "expected_calibration_error", "repetition",
+    "truncated_share", "empty_share", "position_share", "unjudged_share",
+)  # fmt: skip
 OUT_OF_A_HUNDRED = ("bleu", "chrf", "chrf++", "ter")
 
 
