@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from alignkit import methods, processes, report
+from alignkit import methods, preflight, processes, report
 from alignkit.console import Voice, logged_to
 from alignkit.errors import Interrupted, Problem, RunFailed, UserError
 from alignkit.gpus import Gpu

@@ -28,6 +28,7 @@ TASK_SHAPES = {
     "perplexity": ("language_modeling", "prompt_completion"),
     "classification": ("labelled",),
     "preference": ("preference",),
+    "judge": ("prompt_completion", "language_modeling", "prompt_only"),
 }
 
 
