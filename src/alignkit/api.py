@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,23 @@ def check(recipe: Recipe) -> list[tuple[str, str, str]]:
     return [(field, source.path or f"generate:{source.generate}", layout.name) for field, source, layout in found]
 
 
-def plan(
+def plan(recipes: Sequence[str | Path], sets: Sequence[str] = (), **options: Any) -> list[dict[str, Any]]:
+    """What each recipe needs: memory in bytes and where it stands, FLOPs, tokens, time, and which GPUs it fits.
+
+    Args:
+        options: those of `plan_each`.
+
+    Raises:
+        UserError: a recipe that does not validate, an unknown GPU, or a model that cannot be simulated.
+    """
+    found = list(plan_each(recipes, sets, **options))
+    problems = [problem for one in found if isinstance(one, UserError) for problem in one.problems]
+    if problems:
+        raise UserError(problems)
+    return [one for one in found if isinstance(one, dict)]
+
+
+def plan_each(
     recipes: Sequence[str | Path],
     sets: Sequence[str] = (),
     *,
@@ -54,36 +70,42 @@ def plan(
     num_gpus: int = 1,
     accelerate: str | None = None,
     max_batch: bool = False,
-) -> list[dict[str, Any]]:
-    """What each recipe needs: memory in bytes and where it stands, FLOPs, tokens, time, and which GPUs it fits.
+    what_helps: bool = False,
+) -> Iterator[dict[str, Any] | UserError]:
+    """Each recipe's plan as soon as it is made, or what keeps it from being made.
+
+    Recipes that train nothing are left out where there are others.
 
     Args:
         gpu: a name of the table in `alignkit.gpus`, "cpu" for this machine's processor, or None for what suits.
         num_gpus: GPUs that share the work, with the sharding that `accelerate` names (ddp, zero2, zero3, fsdp2).
         max_batch: also find the largest micro-batch that fits on `gpu`.
+        what_helps: also simulate what would need less memory; done anyway where it does not fit on `gpu`.
 
     Raises:
-        UserError: a recipe that does not validate, an unknown GPU, or a model that cannot be simulated.
+        UserError: an option that no recipe can be planned with.
     """
     target = gpu if gpu is None or gpu.lower() == gpus.CPU else gpus.find(gpu)
     if max_batch and not isinstance(target, gpus.Gpu):
         raise UserError(Problem("it needs a GPU to fit on", field="--max-batch", hint="add --gpu h100-80gb"))
-    given = {"num_gpus": num_gpus, "accelerate": accelerate, "max_batch": max_batch}
-    loaded = [load_recipe(recipe, sets) for recipe in recipes]
-    idle = [one.problem("method", "nothing is trained by it, so there is nothing to plan") for one in loaded
-            if "training" in getattr(one, "refused_sections", ())]  # fmt: skip
-    if len(idle) == len(loaded):
-        raise UserError(idle)
-    found = []
-    for one, path in zip(loaded, recipes, strict=True):
-        if "training" in getattr(one, "refused_sections", ()):
-            continue  # among others (`recipes/*.yaml`) it is left out
+    given = {"num_gpus": num_gpus, "accelerate": accelerate, "max_batch": max_batch, "what_helps": what_helps}
+    idle: list[Problem] = []
+    for number, path in enumerate(recipes, start=1):
 
         def reload(more: list[str], path: str | Path = path) -> Recipe:
             return load_recipe(path, [*sets, *more])
 
-        found.append(launch.plan(one, target, reload, **given))
-    return found
+        label = f"{number} of {len(recipes)}, {path}: " if len(recipes) > 1 else ""
+        try:
+            one = reload([])
+            if "training" not in getattr(one, "refused_sections", ()):
+                yield launch.plan(one, target, reload, label, **given)
+            else:
+                idle.append(one.problem("method", "nothing is trained by it, so there is nothing to plan"))
+        except UserError as error:
+            yield error
+    if idle and len(idle) == len(recipes):
+        yield UserError(idle)
 
 
 def evaluate(

@@ -1,4 +1,10 @@
-"""The GPUs that plans are made for: memory, and dense bfloat16 speed, from their makers' data sheets."""
+"""The GPUs that plans are made for: memory, and dense 16-bit speed, from their makers' data sheets.
+
+Speeds are of tensor cores with float32 accumulation and no sparsity. NVIDIA's data sheets of Ada, Hopper and Blackwell
+print twice that, "with sparsity" (H100 SXM 1,979, L4 242, L40S 733); the white papers of GeForce cards (GA102, AD102,
+GB202; appendix tables) give it as "with FP32 accumulate", half of what they do with FP16. T4 and V100 know float16
+only. MI300X: AMD's data sheet, "peak bfloat16".
+"""
 
 from __future__ import annotations
 

@@ -165,9 +165,11 @@ def evaluate(
 
 
 def plan(
-    recipe: Recipe, gpu: Gpu | str | None, reload: Callable[[list[str]], Recipe], **options: Any
+    recipe: Recipe, gpu: Gpu | str | None, reload: Callable[[list[str]], Recipe], label: str = "", **options: Any
 ) -> dict[str, Any]:
     """What `recipe` needs on `gpu` (None: what suits the machine and the model); see `alignkit.plan.run.plan`.
+
+    `label` begins each line of progress.
 
     Raises:
         UserError: something the user can mend, or a model that cannot be simulated.
@@ -178,7 +180,7 @@ def plan(
         say("loading the libraries")
         with contextlib.closing(say), _stoppable():
             run: Any = importlib.import_module("alignkit.plan.run")
-            found: dict[str, Any] = run.plan(recipe, gpu, say, reload, **options)
+            found: dict[str, Any] = run.plan(recipe, gpu, lambda text: say(label + text), reload, **options)
             return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -121,3 +122,46 @@ def test_methods_with_more_models(
     alone = 4 * 31_000  # bytes of the policy, about; the reference is as large, and so is PPO's critic
     assert plan.parts["weights"] > {"dpo": 1.5, "grpo": 1.5, "ppo": 2.5}[method] * alone
     assert ("decode" in plan.phases) == (method != "dpo")
+
+
+def test_several_recipes_and_one_that_cannot_be_planned(
+    tiny_recipe: dict[str, Any], write_recipe: Callable[..., Path], cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    path = write_recipe(tiny_recipe)
+    unknown = tmp_path / "unknown.yaml"
+    unknown.write_text(
+        "method: sft\noutput_dir: run\n"
+        "model: {model_name_or_path: nobody/unheard-of}\ndata: {train: [{path: a.jsonl}]}\n"
+    )
+    done = cli("plan", path, unknown, path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "nobody/unheard-of" in done.stderr
+    assert done.stdout.count("peak memory") == 3  # both plans, and the table's head
+    lines = done.stdout.rstrip().splitlines()
+    assert lines[-3].startswith("recipe ") and lines[-2] == lines[-1]
+
+
+def test_what_helps_is_simulated_when_asked_for(tiny_recipe: dict[str, Any], write_recipe: Callable[..., Path]) -> None:
+    plan = api.plan([write_recipe(grown(tiny_recipe))], gpu="h100", what_helps=True)[0]
+    assert plan["gpus"][0]["verdict"] == "fits"
+    changes = {option["change"]: option["peak_memory_bytes"] for option in plan["options"]}
+    assert changes["gradient checkpointing"] < plan["peak_memory_bytes"]
+    assert plan["options"][0]["smallest_gpu"] == plan["smallest_gpu"] == "rtx4060ti-16gb"
+
+
+def test_a_rollout_of_many_chunks_plans_as_one_of_all_chunks(
+    tiny_recipe: dict[str, Any], planned: Any, write_jsonl: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"prompt": f"{number}+1=", "answer": str(number + 1)} for number in range(64)]
+    recipe = {**tiny_recipe, "method": "ppo", "data": {"train": [{"path": str(write_jsonl(rows))}]}}
+    recipe["training"] = {
+        "max_steps": 2,
+        "per_device_train_batch_size": 4,
+        "global_batch_size": 16,
+        "beta": 0.1,
+        "max_completion_length": 8,
+    }
+    recipe["rewards"] = [{"name": "exact_match"}]
+    short = planned(recipe)
+    monkeypatch.setattr("alignkit.plan.rollout.few_chunks", lambda *_: contextlib.nullcontext())
+    full = planned(recipe)
+    assert (short.phases, short.parts, short.flops_per_step) == (full.phases, full.parts, full.flops_per_step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,6 +24,9 @@ def plan(
     max_batch: Annotated[
         bool, typer.Option("--max-batch", help="Find the largest micro-batch that fits; needs --gpu.")
     ] = False,
+    options: Annotated[
+        bool, typer.Option("--options", help="Simulate what would need less memory, and say where that fits.")
+    ] = False,
     set_: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -32,10 +35,24 @@ def plan(
     Example: alignkit plan recipes/qlora_llama.yaml --gpu rtx4090-24gb
     """
     from alignkit import api
-    from alignkit.plan.show import as_text
+    from alignkit.errors import Problem, UserError
+    from alignkit.plan.show import as_text, comparison
 
-    plans = api.plan(recipes, set_ or (), gpu=gpu, num_gpus=num_gpus, accelerate=accelerate, max_batch=max_batch)
-    if as_json:
-        typer.echo(json.dumps(plans[0] if len(plans) == 1 else plans, indent=2))
-    else:
-        typer.echo("\n\n".join(as_text(one) for one in plans))
+    made = api.plan_each(
+        recipes, set_ or (), gpu=gpu, num_gpus=num_gpus, accelerate=accelerate, max_batch=max_batch, what_helps=options
+    )
+    plans: list[dict[str, Any]] = []
+    problems: list[Problem] = []
+    for one in made:
+        if isinstance(one, UserError):
+            problems += one.problems
+            continue
+        plans.append(one)
+        if not as_json:
+            typer.echo(as_text(one) + ("\n" if len(recipes) > 1 else ""))
+    if as_json and plans:
+        typer.echo(json.dumps(plans[0] if len(recipes) == 1 else plans, indent=2))
+    elif len(plans) > 1:
+        typer.echo(comparison(plans))
+    if problems:
+        raise UserError(problems)

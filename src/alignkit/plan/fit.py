@@ -29,6 +29,12 @@ def gpus_shown(chosen: Gpu | None) -> list[Gpu]:
     return [GPUS[name] for name in SHOWN] if chosen is None or chosen.name not in GPUS else [chosen]
 
 
+def smallest_gpu(peak: int) -> str | None:
+    """The smallest of the common GPUs that a plan with this peak fits; None for none."""
+    common = sorted((GPUS[name] for name in SHOWN), key=lambda gpu: gpu.memory)
+    return next((gpu.name for gpu in common if verdict(peak, gpu) == "fits"), None)
+
+
 def step_seconds(flops: int, gpu: Gpu, num_gpus: int = 1) -> float | None:
     """Seconds an optimizer step takes at the assumed utilisation; None where the GPU's speed is not known."""
     return flops / (gpu.flops * UTILISATION * num_gpus) if gpu.flops else None

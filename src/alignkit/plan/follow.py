@@ -106,6 +106,11 @@ class Follow(TorchDispatchMode):
         """FLOPs of a kernel that is no operation here."""
         self.flops.append((max(self.now - 1, 0), flops))
 
+    @property
+    def all_flops(self) -> int:
+        """FLOPs so far."""
+        return sum(flops for _, flops in self.flops)
+
     # ------------------------------------------------------------------ storages
     def _note(self, tensor: torch.Tensor) -> None:
         if type(tensor) is torch.Tensor:

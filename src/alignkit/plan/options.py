@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import UserError
 from alignkit.gpus import Gpu
-from alignkit.plan.fit import needed, verdict
+from alignkit.plan.fit import needed, smallest_gpu, verdict
 from alignkit.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ Reload = Callable[[list[str]], Recipe]
 GPUS_TOGETHER = 8
 
 
-def options(planner: Planner, found: Plan, gpu: Gpu, reload: Reload) -> list[dict[str, Any]]:
-    """Each change that may help, its peak in bytes, and whether it fits `gpu`; the one that needs least first."""
+def options(planner: Planner, found: Plan, gpu: Gpu | None, reload: Reload) -> list[dict[str, Any]]:
+    """Each change that may help, its peak in bytes, and where it fits (on `gpu`, if one was chosen); least first."""
     results = []
     for change, more in _changes(planner.recipe, found):
         planner.say(f"simulating: {change}")
@@ -35,8 +35,10 @@ def options(planner: Planner, found: Plan, gpu: Gpu, reload: Reload) -> list[dic
     return sorted(kept, key=lambda one: int(one["peak_memory_bytes"]))
 
 
-def _result(change: str, peak: int, gpu: Gpu, sets: list[str]) -> dict[str, Any]:
-    return {"change": change, "set": sets, "peak_memory_bytes": peak, "verdict": verdict(peak, gpu)}
+def _result(change: str, peak: int, gpu: Gpu | None, sets: list[str]) -> dict[str, Any]:
+    word = None if gpu is None else verdict(peak, gpu)
+    where = smallest_gpu(peak)
+    return {"change": change, "set": sets, "peak_memory_bytes": peak, "verdict": word, "smallest_gpu": where}
 
 
 def _changes(recipe: Recipe, found: Plan) -> Iterator[tuple[str, list[str]]]:

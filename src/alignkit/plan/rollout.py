@@ -17,6 +17,7 @@ import torch
 
 from alignkit.errors import UserError
 from alignkit.plan.follow import Follow
+from alignkit.plan.repeat import few_chunks
 from alignkit.plan.rows import stand_in
 
 if TYPE_CHECKING:
@@ -84,10 +85,15 @@ def simulated(trainer: Any, follow: Follow, mark: Callable[[str], None], after: 
         mark("forward")
         return made
 
+    def advantages(rewards: torch.Tensor, *_: Any) -> torch.Tensor:
+        return torch.zeros_like(rewards)  # a loop over tokens that needs nothing but its result
+
     with (
         patch.object(trainer, "_generate_single_turn", generate),
         patch.object(trainer, "_generate_and_score_completions", generate_and_score),
-        patch.object(trainer.rewards, "start", lambda call: _Scores(trainer, call)),
+        patch.object(trainer.rewards, "start", lambda call: _Scores(trainer, call, follow)),
+        patch("alignkit.trainers.ppo.rollout.generalized_advantages", advantages),
+        few_chunks(trainer, follow),
     ):
         yield
 
@@ -95,8 +101,8 @@ def simulated(trainer: Any, follow: Follow, mark: Callable[[str], None], after: 
 class _Scores:
     """What the rewards say: zero for all; reward models run for the memory that it takes."""
 
-    def __init__(self, trainer: Any, call: Any) -> None:
-        self.trainer, self.call = trainer, call
+    def __init__(self, trainer: Any, call: Any, follow: Follow) -> None:
+        self.trainer, self.call, self.follow = trainer, call, follow
 
     def wait(self) -> list[Any]:
         from alignkit.rewards.call import Answer
@@ -114,7 +120,10 @@ class _Scores:
         prompts = self.trainer._prompt_ids
         width = max(len(prompt) + len(said) for prompt, said in zip(prompts, self.call.completion_ids, strict=True))
         ids = torch.ones(min(scorer.batch_size, len(prompts)), min(width, scorer.context), dtype=torch.long)
+        before = self.follow.all_flops
         scorer.model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        others = len(prompts) / len(ids) - 1  # batches that are like this one
+        self.follow.add_flops(round((self.follow.all_flops - before) * others))
 
 
 @torch.no_grad()

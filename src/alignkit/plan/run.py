@@ -23,7 +23,7 @@ from alignkit.models.start import Start, resolved_by
 from alignkit.models.tokenizer import build_tokenizer
 from alignkit.models.upstream import Complain
 from alignkit.plan.extend import NotLinear, extend
-from alignkit.plan.fit import UTILISATION, gpus_shown, step_seconds, verdict
+from alignkit.plan.fit import UTILISATION, gpus_shown, smallest_gpu, step_seconds, verdict
 from alignkit.plan.follow import CannotSimulate
 from alignkit.plan.model import cut, depth_of, depths, planned_start, start_at
 from alignkit.plan.options import Reload, largest_batch, options
@@ -299,17 +299,22 @@ def plan(
     num_gpus: int = 1,
     accelerate: str | None = None,
     max_batch: bool = False,
+    what_helps: bool = False,
 ) -> dict[str, Any]:
-    """The plan of `recipe` as plain data: with the GPUs it fits, and where it does not, what would help."""
+    """The plan of `recipe` as plain data: with the GPUs it fits, and where it does not, what would help.
+
+    What would help is simulated for a chosen GPU that it does not fit, and where `what_helps` asks for it.
+    """
     with planner(recipe, gpu, say, num_gpus, accelerate) as made:
         found = made.plan()
         result: dict[str, Any] = {**asdict(found), "utilisation": UTILISATION, "gpus": [], "options": []}
         if made.device is None:
             return result
+        result["smallest_gpu"] = smallest_gpu(found.peak_memory_bytes)
         chosen = gpu if isinstance(gpu, Gpu) else None
         shown = gpus_shown(chosen)
         result["gpus"] = [_on(found, one, num_gpus) for one in shown]
-        if chosen is not None and verdict(found.peak_memory_bytes, chosen) == "does not fit":
+        if what_helps or (chosen is not None and verdict(found.peak_memory_bytes, chosen) == "does not fit"):
             result["options"] = options(made, found, chosen, reload)
         if max_batch and chosen is not None:
             result["max_batch"] = largest_batch(made, chosen, reload)

@@ -39,7 +39,7 @@ def _work(plan: dict[str, Any]) -> list[str]:
     steps = "" if plan["steps"] is None else f", {plan['steps']:,} steps"
     return [
         f"a step: {rows} × {columns} tokens{accumulated} = {plan['tokens_per_step']:,} real tokens, "
-        f"{plan['flops_per_step'] / 1e12:,.1f} TFLOP{steps}"
+        f"{_flops(plan['flops_per_step'])}{steps}"
     ]
 
 
@@ -50,18 +50,50 @@ def _fits(plan: dict[str, Any]) -> list[str]:
         total = "" if gpu["total_seconds"] is None else f", {_seconds(gpu['total_seconds'])} in all"
         lines.append(f"  {gpu['name']:<16} {gpu['verdict']:<12}{time}{total}")
     share = f"at {plan['utilisation']:.0%} of its speed, assumed" if lines else ""
-    hint = [] if len(plan["gpus"]) < 2 else ["  (with --gpu NAME: what would make it fit, each change simulated)"]
+    asked = len(plan["gpus"]) < 2 or plan["options"]
+    hint = [] if asked else ["  (with --gpu NAME or --options: what would make it fit, each change simulated)"]
     return [f"GPUs ({share}):", *lines, *hint] if lines else []
 
 
 def _options(plan: dict[str, Any]) -> list[str]:
     lines = [
-        f"  {size(option['peak_memory_bytes']):>10}  {option['verdict']:<12} {option['change']}"
+        f"  {size(option['peak_memory_bytes']):>10}  {_where(option):<20} {option['change']}"
         for option in plan.get("options", ())
     ]
     if plan.get("max_batch") is not None:
         lines.append(f"largest micro-batch that fits: {plan['max_batch']}")
     return (["what would help, each simulated:", *lines] if plan.get("options") else lines) if lines else []
+
+
+def _where(option: dict[str, Any]) -> str:
+    if option["verdict"] is not None:
+        return str(option["verdict"])
+    return f"fits {option['smallest_gpu']}" if option["smallest_gpu"] else "fits none of them"
+
+
+def comparison(plans: list[dict[str, Any]]) -> str:
+    """Several plans, a line each."""
+    head = ["recipe", "method", "parameters", "trained", "peak memory", "work a step", "smallest GPU"]
+    rows = [head] + [
+        [
+            plan["recipe"],
+            plan["method"],
+            _count(plan["parameters"]),
+            _count(plan["trainable_parameters"]),
+            size(plan["peak_memory_bytes"]),
+            _flops(plan["flops_per_step"]),
+            (plan["smallest_gpu"] or "none of the common") if "smallest_gpu" in plan else plan["device"],
+        ]
+        for plan in plans
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if 2 <= place <= 5 else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
 
 
 def size(number: int) -> str:
@@ -74,6 +106,10 @@ def _count(number: int) -> str:
         if number >= divisor:
             return f"{number / divisor:,.2f}{unit}"
     return str(number)
+
+
+def _flops(number: int) -> str:
+    return f"{number / 1e12:,.1f} TFLOP" if number >= 1e11 else f"{number / 1e9:,.1f} GFLOP"
 
 
 def _seconds(seconds: float) -> str:
