@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-learning lint clean
+.PHONY: demo test test-learning bench lint clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -30,6 +30,10 @@ test: $(STAMP) lint
 # Each method that learns, on three seeds: some minutes each.
 test-learning: $(STAMP)
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "learning or not learning" tests/learning
+
+# Every benchmark in turn, in one table: an hour or two. ARGS="--only plan_accuracy" runs some of them.
+bench: $(STAMP)
+	$(BIN)/python benchmarks/all.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache runs
