@@ -19,6 +19,7 @@ from alignkit.console import Voice, logged_to
 from alignkit.errors import Interrupted, Problem, RunFailed, UserError
 from alignkit.gpus import Gpu
 from alignkit.methods.base import Method
+from alignkit.model_folders import nowhere
 from alignkit.recipe import EvaluationTask, Recipe
 from alignkit.runs import Run
 
@@ -147,6 +148,8 @@ def evaluate(
         raise UserError(Problem("another process is writing this run", folder, field="output_dir"))
     if isinstance(target, Recipe):
         preflight.require_tasks(target)
+    elif (problem := nowhere(target)) is not None:
+        raise UserError(problem)
     start = _trained_first(target) if isinstance(target, Recipe) else None
     if out_dir is not None:
         try:

@@ -24,7 +24,7 @@ from alignkit.console import Voice, logged_to, redirect_libraries
 from alignkit.errors import Problem, UserError
 from alignkit.examples import Dropped, Layout, Row, iter_rows, local_files, recognise
 from alignkit.examples.labels import CONFIG_KEY, TEXT_COLUMNS, TOKEN_COLUMNS
-from alignkit.model_folders import cached_snapshot, describe_folder, head_of
+from alignkit.model_folders import cached_snapshot, describe_folder, head_of, nowhere
 from alignkit.recipe import Head, Recipe, Source
 
 BLOCK = 1024
@@ -120,8 +120,10 @@ def find_result(name: str) -> Result:
     """A run folder, a model or adapter folder, or a Hub id, and what it answers with. Raises UserError."""
     folder = Path(name)
     if not folder.is_dir():
-        if folder.exists() or name.startswith((".", "/", "~")):
+        if folder.exists():
             raise UserError(Problem("no such run or model folder", file=name))
+        if (problem := nowhere(name)) is not None:
+            raise UserError(problem)
         return _on_hub(name)
     if (folder / "recipe.yaml").is_file():
         if not (folder / "model").is_dir():

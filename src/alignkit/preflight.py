@@ -11,7 +11,7 @@ from alignkit import metrics
 from alignkit.errors import Problem, UserError
 from alignkit.examples import precheck
 from alignkit.metrics.answers import extractor
-from alignkit.model_folders import check_model
+from alignkit.model_folders import check_model, describe_folder, start_of
 from alignkit.recipe import JudgeSection, Recipe, judging
 from alignkit.runs import Run
 
@@ -32,9 +32,14 @@ TRACKERS = {
 }
 
 
+# A field of `training` that switches something on -> the package it needs, and alignkit's extra with it.
+ENGINES = {"use_vllm": ("vllm", "vllm"), "use_liger_kernel": ("liger_kernel", "liger")}
+
+
 def problems(recipe: Recipe, shapes: Sequence[str]) -> list[Problem]:
     """Every problem of the recipe's inputs that their files alone can tell, the model's first."""
-    return [*check_model(recipe), *precheck(recipe, shapes), *_tasks(recipe), *_trackers(recipe)]
+    return [*check_model(recipe), *precheck(recipe, shapes), *_tasks(recipe), *_trackers(recipe), *_engines(recipe),
+            *_baselines(recipe)]  # fmt: skip
 
 
 def _trackers(recipe: Recipe) -> Iterator[Problem]:
@@ -45,6 +50,29 @@ def _trackers(recipe: Recipe) -> Iterator[Problem]:
         if packages and not any(importlib.util.find_spec(package) for package in packages):
             message = f"{name} is not installed"
             yield recipe.problem("training.report_to", message, f"pip install {packages[0]}, or leave it out")
+
+
+def _engines(recipe: Recipe) -> Iterator[Problem]:
+    """What `training` switches on from packages that are not installed."""
+    values = recipe.training.resolved()
+    for name, (package, extra) in ENGINES.items():
+        if values.get(name) and importlib.util.find_spec(package) is None:
+            hint = f"pip install 'alignkit[{extra}]', or leave it out"
+            yield recipe.problem(f"training.{name}", f"{package} is not installed", hint)
+
+
+def _baselines(recipe: Recipe) -> Iterator[Problem]:
+    """A classifier's baseline needs a trained head; where the start is on the Hub, the evaluation finds out."""
+    start = start_of(recipe)
+    if recipe.model.init is None and (start is None or not Path(start).is_dir()):
+        return
+    if recipe.model.init is None and describe_folder(str(start)).head == recipe.head:
+        return
+    for index, task in enumerate(recipe.tasks()):
+        if task.task == "classification" and task.baseline:
+            hint = "leave it out: the majority class and TF-IDF stand beside the classifier"
+            message = "what training starts from has no head for labels, so its answers would be chance"
+            yield recipe.problem(f"evaluation.{index}.baseline", message, hint)
 
 
 def _tasks(recipe: Recipe) -> Iterator[Problem]:

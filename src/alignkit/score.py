@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,10 @@ def score(
     Returns for each metric `metric, value, ci95, n, signature`, and `empty` (predictions that say nothing and so score
     zero) where there are any. Raises UserError for whatever the user can mend.
     """
-    names = metrics.expand(metric)
+    try:
+        names = metrics.expand(metric)
+    except UserError as error:
+        raise UserError([replace(one, field="--metric") for one in error.problems]) from error
     if not names:
         raise UserError(Problem("no metric given", field="--metric", hint="for instance --metric bleu"))
     given = {key: value for key, value in (options or {}).items() if value not in (None, False)}

@@ -167,6 +167,23 @@ def test_a_named_reference_is_another_model_on_purpose(train: Train, sft_adapter
         )
 
 
+def test_kto_refuses_answers_of_one_kind(train: Train, tmp_path: Path, write_jsonl: Callable[..., Path]) -> None:
+    for label, words in ((True, "all 6 answers are good ones.*sft"), (False, "all 6 answers are bad ones")):
+        rows = [{"prompt": f"{n}+1=", "completion": str(n + 1), "label": label} for n in range(6)]
+        with pytest.raises(UserError, match=words):
+            train("kto", data={"train": str(write_jsonl(rows))})
+
+
+def test_kto_prints_no_bar_of_upstreams(train: Train, capfd: pytest.CaptureFixture[str]) -> None:
+    train("kto")
+    assert "Map" not in capfd.readouterr().err
+
+
+def test_a_weight_for_each_loss(train: Train) -> None:
+    with pytest.raises(UserError, match=r"training.loss_weights: 2 for 1 of training.loss_type \(sigmoid\)"):
+        train(training={"loss_weights": [1.0, 2.0]})
+
+
 def test_kto_from_an_adapter(train: Train, sft_adapter: Path) -> None:
     run = train("kto", model=sft_adapter)
     assert losses(run)[-1] < losses(run)[0]

@@ -54,6 +54,16 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.parametrize("method", ["grpo", "rloo", "ppo"])
+def test_random_weights_are_their_own_reference(recipe: dict[str, Any], method: str) -> None:
+    """They have no name that TRL could load a reference by."""
+    training = {**recipe["training"], "max_steps": 2, "beta": 0.1, "num_generations": 1 if method == "ppo" else 4}
+    run = train(recipe, method=method, training=training)
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    kl = [line["kl"] for line in lines if "kl" in line]
+    assert kl and abs(kl[0]) < 1e-4
+
+
 @pytest.mark.parametrize(
     ("method", "training", "adapter"),
     [

@@ -13,7 +13,7 @@ import pytest
 
 from alignkit import methods
 from alignkit import recipe as recipes
-from alignkit.model_folders import check_model, describe_folder, model_place, start_of
+from alignkit.model_folders import check_model, describe_folder, model_place, nowhere, start_of
 from alignkit.recipe import Recipe
 
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
@@ -285,3 +285,17 @@ def test_reward_models_and_critics_are_looked_for_too(tmp_path: Path, reward: st
     assert any(re.search(expected, line) for line in found), found
     (tmp_path / "recipe.yaml").write_text(PPO.format(reward="./reward", init="./critic"))
     assert check_model(methods.load_recipe(tmp_path / "recipe.yaml")) == []
+
+
+def test_a_name_that_nothing_has_is_told_with_its_neighbours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "runs" / "tiny-sft").mkdir(parents=True)
+    assert str(nowhere("tiny-stf")) == (
+        "tiny-stf: no run, no model folder, and no cached Hub model of that name; did you mean runs/tiny-sft?"
+    )
+    assert str(nowhere("./other")) == "./other: no such run or model folder"
+    assert nowhere("runs/tiny-sft") is None
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    assert nowhere("someone/tiny-stf") is None and nowhere("gpt2") is None  # the Hub may have them
+    assert nowhere("tiny-stf") is not None

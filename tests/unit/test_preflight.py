@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,3 +68,14 @@ def test_check_says_how_each_source_is_read(write_jsonl, tiny_recipe) -> None:
         ("data.train.0", str(path), "alpaca"),
         ("data.train.1", "generate:addition", "prompt_completion"),
     ]
+
+
+def test_engines_that_are_not_installed_are_told_before_torch(
+    tiny_recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    training = {**tiny_recipe["training"], "use_vllm": True}
+    training.pop("max_length")
+    values = {**tiny_recipe, "method": "grpo", "rewards": [{"name": "exact_match"}], "training": training}
+    told = [str(one) for one in preflight._engines(api.load_recipe(values))]
+    assert told == ["training.use_vllm: vllm is not installed; pip install 'alignkit[vllm]', or leave it out"]

@@ -47,6 +47,17 @@ def test_finished_run_shows_everything(tmp_path):
     no_number_that_is_none(page, markdown)
 
 
+def test_a_loss_that_says_nothing_is_not_judged(tmp_path):
+    """GRPO's loss starts at 0 and has no direction; the reward is what is to rise."""
+    run = finished_run(tmp_path / "grpo")
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps({**manifest, "method": "grpo"}))
+    lines = [{"step": step, "loss": 0.01 * step, "reward": 0.1 * step} for step in range(5)]
+    write_lines(run / "metrics.jsonl", lines)
+    page, _, _ = report_of(run)
+    assert "Mean reward" in page.text and "Training loss" not in page.text and "Held-out loss" not in page.text
+
+
 def test_page_is_one_file_and_accessible(tmp_path):
     page, source, _ = report_of(finished_run(tmp_path / "run"))
     for tag in ("script", "link", "img", "iframe"):

@@ -147,6 +147,11 @@ def test_stdin(files, monkeypatch):
     assert "only one of the files" in problem(["bleu"], "-", ["-:out"])
 
 
+def test_an_unknown_metric_is_the_options_fault(files):
+    with pytest.raises(UserError, match=r"^--metric: unknown metric 'blue'; did you mean 'bleu'\?$"):
+        score(["blue"], "sys.txt", ["ref1.txt"])
+
+
 def test_the_command_prints_pure_json_or_a_table(files, capsys):
     command(["bleu"], "sys.txt", ["ref1.txt"], as_json=True)
     assert json.loads(capsys.readouterr().out)[0]["metric"] == "bleu"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from alignkit.console import Voice, logged_to, redirect_libraries
 from alignkit.errors import Problem, UserError
 from alignkit.launch import set_environment
+from alignkit.model_folders import nowhere
 from alignkit.predict import Result, find_result
 
 if TYPE_CHECKING:
@@ -76,7 +77,9 @@ def load(target: str, compare: str | None, generation: Mapping[str, Any], say: V
 
 
 def _result(name: str) -> Result:
-    if not Path(name).exists() and not name.startswith((".", "/", "~")):
+    if (problem := nowhere(name)) is not None:
+        raise UserError(problem)
+    if not Path(name).exists():
         return Result(name, "completions")
     found = find_result(name)
     if found.kind != "completions":

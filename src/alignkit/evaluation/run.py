@@ -8,16 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import set_seed
+from transformers import AutoConfig, set_seed
 
 from alignkit.errors import Problem, UserError
 from alignkit.evaluation.scores import Score
 from alignkit.evaluation.split import eval_split, train_split
 from alignkit.evaluation.stage import Say
 from alignkit.evaluation.tasks import evaluate_tasks
-from alignkit.model_folders import describe_folder
+from alignkit.model_folders import describe_folder, head_of
 from alignkit.models import build_model, build_tokenizer, choose_precision, load_result
 from alignkit.models.adapters import changes_base
+from alignkit.models.start import recipe_start
 
 if TYPE_CHECKING:
     from alignkit.data import Prepared
@@ -61,6 +62,9 @@ def evaluate_run(
         every = enumerate(recipe.tasks())
         alone = label == TUNED or tuned_model is None
         wanted = {f"evaluation.{number}": task for number, task in every if task.baseline or alone}
+        if label == BASELINE and _has_no_head(recipe, start):
+            wanted = {field: task for field, task in wanted.items() if task.task != "classification"}
+            say("the model that training started from has no head for labels: it is not scored as a classifier")
         return evaluate_tasks(
             list(wanted.values()),
             model,
@@ -112,6 +116,19 @@ def _baseline(
     model = model if recipe.quantization is not None else model.to(precision.device)
     with model.disable_adapter() if merged else contextlib.nullcontext():
         yield model
+
+
+def _has_no_head(recipe: Recipe, start: str | None) -> bool:
+    """Whether a classifier's head was new when training started: what it answered then is chance."""
+    if recipe.head == "causal_lm":
+        return False
+    found = recipe_start(recipe, start)
+    if found is None or found.adapter is not None:
+        return found is None
+    config = AutoConfig.from_pretrained(
+        found.base, revision=found.base_revision, trust_remote_code=recipe.model.trust_remote_code
+    )
+    return head_of(config.to_dict()) != recipe.head
 
 
 def adapter_alone(model: Any) -> bool:

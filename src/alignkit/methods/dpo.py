@@ -32,6 +32,10 @@ class DpoRecipe(ReferenceRecipe):
         if training.padding_free:
             message = "TRL has switched it off in DPO since its rewrite"
             yield self.problem("training.padding_free", message, "leave it out: rows of like length share a batch")
+        losses, weights = training.loss_type, training.loss_weights
+        if weights is not None and len(weights) != len(losses):
+            message = f"{len(weights)} for {len(losses)} of training.loss_type ({', '.join(losses)})"
+            yield self.problem("training.loss_weights", message, "give one weight for each")
         if training.use_weighting and "sft" in training.loss_type:
             message = "TRL weighs each pair's loss, and the sft loss has none of its own"
             yield self.problem("training.use_weighting", message, "leave one of the two out")

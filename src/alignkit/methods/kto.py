@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from alignkit.errors import Problem
+from alignkit.errors import Problem, UserError
 from alignkit.methods.base import Method, Stage
 from alignkit.methods.pairs import answers_alone, build_reference, built_by_trl, settle_reference
 from alignkit.recipe import ReferenceRecipe
@@ -41,8 +41,22 @@ def prepare(stage: Stage) -> Prepared:
     assert stage.tokenizer is not None
     made = prepare_pairs(stage.recipe, stage.tokenizer, "unpaired", shapes=SHAPES, say=stage.say)
     if hasattr(made.train, "__len__"):
+        _require_both(stage, made.train["label"])
         made.train = made.train.shuffle(seed=stage.recipe.seed)
     return made
+
+
+def _require_both(stage: Stage, labels: Sequence[bool]) -> None:
+    """KTO moves wanted answers away from unwanted ones; with one kind alone nothing holds the model."""
+    wanted = sum(labels)
+    if 0 < wanted < len(labels):
+        return
+    which, other = ("good", "false") if wanted else ("bad", "true")
+    message = f"all {len(labels):,} answers are {which} ones: KTO learns from good and bad ones"
+    hint = f"add answers whose label is {other}" + (
+        "; good answers alone are demonstrations, for sft" if wanted else ""
+    )
+    raise UserError(stage.recipe.problem("data.train", message, hint))
 
 
 def build_trainer(stage: Stage) -> Any:

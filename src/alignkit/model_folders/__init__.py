@@ -24,6 +24,7 @@ from alignkit.model_folders.names import (
     hub_offline,
     is_hub_id,
     model_place,
+    nowhere,
     result_folder,
     start_of,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "is_hub_id",
     "labels_in_adapter",
     "model_place",
+    "nowhere",
     "result_folder",
     "start_of",
     "tokenizer_files_fingerprint",

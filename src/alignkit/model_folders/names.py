@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from alignkit.errors import Problem
 
 if TYPE_CHECKING:
     from alignkit.recipe import Recipe
@@ -56,6 +59,33 @@ def hub_offline() -> bool:
     """Whether huggingface_hub was told to stay offline."""
     words = (os.environ.get("HF_HUB_OFFLINE", ""), os.environ.get("TRANSFORMERS_OFFLINE", ""))
     return any(word.upper() in {"1", "ON", "YES", "TRUE"} for word in words)
+
+
+def nowhere(name: str) -> Problem | None:
+    """What is wrong with a name given to a command: no folder here has it, and no Hub model that can be had.
+
+    Where the Hub may be asked, a name that is near a folder's, and without an organisation, is taken for a slip.
+    """
+    path = Path(name).expanduser()
+    if path.exists() or cached_snapshot(name) is not None:
+        return None
+    near = _near_folders(name)
+    local = name.startswith((".", "/", "~"))
+    if not local and not hub_offline() and is_hub_id(name) and ("/" in name or not near):
+        return None
+    hub = "" if local else ", and no cached Hub model of that name"
+    message = "no such run or model folder" if local else f"no run, no model folder{hub}"
+    return Problem(message, file=name, hint=f"did you mean {' or '.join(near)}?" if near else None)
+
+
+def _near_folders(name: str) -> list[str]:
+    """Folders here, in `runs/`, and beside what the name says, whose names are much like it."""
+    wanted = Path(name).expanduser()
+    places = dict.fromkeys([Path(), Path("runs"), wanted.parent])
+    found = {str(folder): folder.name for place in places if place.is_dir() for folder in place.iterdir()
+             if folder.is_dir() and not folder.name.startswith(".")}  # fmt: skip
+    close = get_close_matches(wanted.name.casefold(), [one.casefold() for one in found.values()], n=3, cutoff=0.6)
+    return [path for path, one in found.items() if one.casefold() in close][:3]
 
 
 def cached_snapshot(name: str, revision: str | None = None) -> Path | None:

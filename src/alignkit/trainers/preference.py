@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from trl import DPOTrainer, KTOTrainer, RewardTrainer
 from trl.trainer.utils import use_adapter
 
+from alignkit.data.sources import quiet_datasets
 from alignkit.models.reference import ADAPTER
 
 MOST_LOGITS = 2**26
@@ -179,7 +180,8 @@ class UnpairedTrainer(KTOTrainer):
         """The mismatched answers, as upstream makes them: each batch's, moved on by one row."""
         if not self.calculate_KL:
             return dataset
-        return dataset.map(_moved_on, batched=True, batch_size=args.per_device_train_batch_size)
+        with quiet_datasets():
+            return dataset.map(_moved_on, batched=True, batch_size=args.per_device_train_batch_size)
 
 
 def _moved_on(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:

@@ -20,6 +20,7 @@ METHODS = {
     "rloo": "REINFORCE leave-one-out",
     "ppo": "Proximal policy optimisation",
 }
+ONLINE = ("grpo", "rloo", "ppo")
 STATES: dict[str, tuple[Tone, str]] = {
     "finished": ("good", "The run finished."),
     "interrupted": ("warn", "The run was interrupted after a checkpoint; it can go on."),
@@ -119,9 +120,23 @@ def _gain(data: ReportData) -> str:
 
 def _losses(data: ReportData) -> list[Fact]:
     held_out, train = data.curves.get("eval_loss"), data.curves.get("loss")
+    if data.manifest_at("method") in ONLINE or data.recipe_at("method") in ONLINE:
+        reward = data.curves.get("reward")
+        return _reward_facts(reward) if reward is not None else []
     if held_out is not None and held_out.first is not None:
         return _loss_facts(held_out, "Held-out loss")
     return _loss_facts(train, "Training loss") if train is not None and train.first is not None else []
+
+
+def _reward_facts(series: Series) -> list[Fact]:
+    """Where a model learns from its own completions the loss says nothing: the reward is what is to rise."""
+    first, last = series.first, series.last
+    if first is None or last is None:
+        return []
+    if len(series.finite) == 1:
+        return [Fact("Mean reward", numbers.general(last), f"at step {series.finite[0][0]:,.0f}")]
+    tone: Tone = "good" if last > first else "bad" if last < first else "plain"
+    return [Fact("Mean reward", numbers.general(last), f"from {numbers.general(first)} at the start", tone)]
 
 
 def _loss_facts(series: Series, label: str) -> list[Fact]:
