@@ -53,7 +53,16 @@ MODELS = ("model.model_name_or_path", "model.tokenizer_name_or_path")  # told as
 def versions() -> dict[str, str | None]:
     """Of Python, alignkit and every library that bears on a result; those that are not installed are left out."""
     found = {name: number for name in PACKAGES if (number := package_version(name)) is not None}
-    return {"python": platform.python_version(), "alignkit": package_version("alignkit"), **found}
+    own = {"alignkit": package_version("alignkit"), "alignkit code": code_fingerprint()}
+    return {"python": platform.python_version(), **own, **found}
+
+
+def code_fingerprint() -> str:
+    """Of alignkit's own code, which a version number tells only of a release: the first digits of its SHA-256."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def package_version(name: str) -> str | None:

@@ -55,10 +55,14 @@ def train(
     overwrite: bool = False,
     command: Sequence[str] | None = None,
     accelerate: str | None = None,
+    start: str | None = None,
+    results: Mapping[str, str] | None = None,
 ) -> Run:
     """Train `recipe` (and first what it starts from); the run folder holds the result.
 
     Args:
+        start: the folder that `model.from_recipe` came to, where that is not to be looked for.
+        results: likewise the results of other recipes that this one names; those that it lacks are looked for.
         accelerate: the name of a shipped Accelerate config, or the path of one; by default one process, this one.
 
     Raises:
@@ -82,8 +86,8 @@ def train(
         resume=resume,
         overwrite=overwrite,
         command=list(sys.argv if command is None else command),
-        start=_trained_first(recipe),
-        results=_other_results(recipe),
+        start=start or _trained_first(recipe),
+        results=_other_results(recipe, results or {}),
     )
     if follows:
         assert config is not None
@@ -244,10 +248,10 @@ def _runs_of(other: Recipe) -> tuple[Run, Run]:
     return Run(other.output_dir), Run(f"{other.output_dir}-{other.fingerprint()[:8]}")
 
 
-def _other_results(recipe: Recipe) -> dict[str, str]:
+def _other_results(recipe: Recipe, known: Mapping[str, str]) -> dict[str, str]:
     """Where the results of the recipes lie that `recipe` needs besides the one it starts from; trained as above."""
     others = [(place, named) for place, named in recipe.inputs().items() if place != "model.from_recipe"]
-    return {named: str(_trained_first(recipe, place)) for place, named in others}
+    return {named: known.get(named) or str(_trained_first(recipe, place)) for place, named in others}
 
 
 def results_there(recipe: Recipe) -> dict[str, str]:

@@ -6,6 +6,7 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,7 +52,8 @@ def write_beginnings(job: Job, stage: Stage, resume: str) -> None:
                 "tokenizer": None if stage.tokenizer is None else tokenizer_fingerprint(stage.tokenizer),
             },
             "inputs": inputs(recipe, job.start, job.results),
-            "results": dict(job.results),
+            "start": _absolute(job.start) if job.start else None,
+            "results": {named: _absolute(folder) for named, folder in job.results.items()},
             "masking": None if data.template is None else asdict(data.template),
             "model": {
                 "name_or_path": job.start or recipe.model.model_name_or_path,
@@ -65,6 +67,10 @@ def write_beginnings(job: Job, stage: Stage, resume: str) -> None:
         }
     )
     run.write_state("started", resume=resume)
+
+
+def _absolute(folder: str) -> str:
+    return str(Path(folder).absolute())
 
 
 def _base_fingerprint(job: Job) -> str | None:

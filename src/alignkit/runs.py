@@ -28,6 +28,7 @@ OWN_ENTRIES = (
     "samples.jsonl",
     "checkpoints",
     "model",
+    "critic",
     "merged",
     "evaluation",
     "report.html",
@@ -296,7 +297,8 @@ def git_state(folder: Path) -> dict[str, Any] | None:
         ).stdout.strip()
 
     try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+        dirty = bool(git("status", "--porcelain", "--untracked-files=no"))
+        return {"commit": git("rev-parse", "HEAD"), "dirty": dirty, "folder": str(folder.absolute())}
     except (OSError, subprocess.SubprocessError):
         return None
 

@@ -1,4 +1,4 @@
-"""Commands that measure: eval, score, compare, report."""
+"""Commands that measure: eval, score, compare, report; and that look at a run: reproduce, doctor."""
 
 from __future__ import annotations
 
@@ -103,3 +103,24 @@ def report(run: Annotated[Path, typer.Argument(help="A run folder.", show_defaul
     from alignkit.report import command
 
     command(run)
+
+
+@app.command()
+def reproduce(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.", show_default=False)],
+    output_dir: Annotated[
+        Path | None, typer.Option(help="Where it is built again.", show_default="RUN-reproduced", metavar="FOLDER")
+    ] = None,
+    allow_changes: Annotated[
+        bool,
+        typer.Option("--allow-changes", help="Also if data, base weights, tokenizer or template changed."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Build a run again from its own recipe, after saying what differs now, and compare the two results.
+
+    Example: alignkit reproduce runs/tiny-sft
+    """
+    from alignkit.reproduce import command
+
+    command(run, output_dir, allow_changes=allow_changes, as_json=as_json)

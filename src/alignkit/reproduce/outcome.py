@@ -1,0 +1,174 @@
+"""Whether two runs came to the same: weights, metrics, scores and what was trained on, one verdict each."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignkit.runs import Run
+
+BESIDE = ("model", "critic")
+"""The folders of a run that hold what was learned."""
+TIMES = ("_runtime", "_per_second", "_preparation_time", "step_time", "_wait_s")
+"""Ends of the names of quantities that tell how fast a machine was, and nothing of the result."""
+BLOCK = 2**22
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Of one part of a result: `equal` is None where neither run has it."""
+
+    part: str
+    equal: bool | None
+    text: str
+
+
+def compare(one: Run, other: Run) -> list[Verdict]:
+    """One verdict a part; `one` is the run that was built again, `other` what came of it."""
+    return [
+        _inputs(one, other),
+        *_weights(one, other),
+        _metrics(one, other),
+        _scores(one, other),
+        _settings(one, other),
+    ]
+
+
+def _inputs(one: Run, other: Run) -> Verdict:
+    """By the content of what was read, and by how many examples and tokens were made of it."""
+    then, now = (_content(run) for run in (one, other))
+    names = [name for name in then if name in now and then[name] is not None]
+    differing = [name for name in names if then[name] != now[name]]
+    if differing:
+        return Verdict("inputs", False, f"not the same: {', '.join(differing)}")
+    return Verdict("inputs", True if names else None, f"the same: {', '.join(names)}" if names else "not told")
+
+
+def _content(run: Run) -> dict[str, Any]:
+    """Not by the fingerprint of the prepared data: that one also knows where the files lie."""
+    manifest = run.manifest
+    read = {name: entry.get("fingerprint") for name, entry in (manifest.get("inputs") or {}).items()}
+    used = {name: (manifest.get("fingerprints") or {}).get(name) for name in ("base", "tokenizer", "template")}
+    counts = manifest.get("data")
+    return {**read, **used, **({"examples and tokens": counts} if counts else {})}
+
+
+def _settings(one: Run, other: Run) -> Verdict:
+    """Told, and no difference of the result by themselves."""
+    then, now = (run.manifest.get("settings") or {} for run in (one, other))
+    found = [f"{name} {then[name]} then, {now[name]} now" for name in then if name in now and then[name] != now[name]]
+    return Verdict("settings", None, "; ".join(found) or ("the same" if then else "nothing told of them"))
+
+
+# ---------------------------------------------------------------------- weights
+def _weights(one: Run, other: Run) -> Iterator[Verdict]:
+    for name in BESIDE:
+        then, now = _tensors(one.path / name), _tensors(other.path / name)
+        if not then and not now and name != "model":
+            continue
+        part = "weights" if name == "model" else f"{name}'s weights"
+        if not then and not now:
+            yield Verdict(part, None, "neither run has any as safetensors")
+        elif then.keys() != now.keys():
+            lacking = sorted(then.keys() ^ now.keys())
+            yield Verdict(part, False, f"{len(lacking)} tensors only one of the two has, such as {lacking[0]}")
+        else:
+            differing = [key for key in then if not _same_bytes(then[key], now[key])]
+            if differing:
+                yield Verdict(part, False, _how_far(then, now, differing))
+            else:
+                yield Verdict(part, True, f"bitwise equal ({len(then)} tensors)")
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    file: Path
+    kind: str  # dtype and shape
+    first: int
+    last: int
+
+
+def _tensors(folder: Path) -> dict[str, _Tensor]:
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        for name, entry in header.items():
+            first, last = (8 + length + offset for offset in entry["data_offsets"])
+            found[name] = _Tensor(path, f"{entry['dtype']}{entry['shape']}", first, last)
+    return found
+
+
+def _same_bytes(one: _Tensor, other: _Tensor) -> bool:
+    if one.kind != other.kind:
+        return False
+    with one.file.open("rb") as mine, other.file.open("rb") as theirs:
+        mine.seek(one.first)
+        theirs.seek(other.first)
+        left = one.last - one.first
+        while left > 0:
+            size = min(BLOCK, left)
+            if mine.read(size) != theirs.read(size):
+                return False
+            left -= size
+    return True
+
+
+def _how_far(then: dict[str, _Tensor], now: dict[str, _Tensor], differing: list[str]) -> str:
+    """The largest absolute difference, and where; torch reads the types that numpy lacks."""
+    safetensors: Any = importlib.import_module("safetensors")
+    worst, place = 0.0, differing[0]
+    for name in differing:
+        if then[name].kind != now[name].kind:
+            return f"{name} is {then[name].kind} in one and {now[name].kind} in the other"
+        pair = []
+        for tensor in (then[name], now[name]):
+            with safetensors.safe_open(tensor.file, framework="pt") as file:
+                pair.append(file.get_tensor(name).double())
+        distance = float((pair[0] - pair[1]).abs().max())
+        if not distance <= worst:  # NaN too
+            worst, place = distance, name
+    return f"{len(differing)} of {len(then)} tensors differ, by {worst:.3g} at most ({place})"
+
+
+# ---------------------------------------------------------------------- metrics and scores
+def _metrics(one: Run, other: Run) -> Verdict:
+    """Line by line, times left out."""
+    then, now = one.metrics(), other.metrics()
+    for before, after in zip(then, now, strict=False):
+        for key in sorted({*before, *after}, key=lambda key: (key != "loss", key)):
+            if not _a_time(key) and before.get(key) != after.get(key):
+                told = f"{key} {_told(before, key)} then, {_told(after, key)} now"
+                return Verdict("metrics", False, f"differ from step {before.get('step')} on: {told}")
+    if len(then) != len(now):
+        return Verdict("metrics", False, f"{len(then)} lines then, {len(now)} now; those that both have are equal")
+    return Verdict("metrics", True if then else None, f"equal ({len(then)} lines)" if then else "none logged")
+
+
+def _told(line: dict[str, Any], key: str) -> str:
+    value = line.get(key, "nothing")
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
+def _a_time(key: str) -> bool:
+    return key.endswith(TIMES) or key.startswith("profiling/")
+
+
+def _scores(one: Run, other: Run) -> Verdict:
+    def by_key(run: Run) -> dict[tuple[str, ...], Any]:
+        keys = ("name", "split", "model", "metric", "slice")
+        return {tuple(str(score.get(key)) for key in keys): score.get("value") for score in run.scores()}
+
+    then, now = by_key(one), by_key(other)
+    differing = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+    if not differing:
+        return Verdict("scores", True if then else None, f"equal ({len(then)} scores)" if then else "none")
+    name, _, model, metric, _ = first = differing[0]
+    told = f"{metric} of {name} ({model}) {_told(then, first)} then, {_told(now, first)} now"  # type: ignore[arg-type]
+    return Verdict("scores", False, f"{len(differing)} of {len({**then, **now})} differ: {told}")
