@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from alignkit import processes
@@ -19,7 +20,7 @@ from alignkit.methods.base import Stage
 from alignkit.model_folders import weights_fingerprint
 from alignkit.models import count_parameters
 from alignkit.models.start import recipe_start
-from alignkit.plan.beside import compare
+from alignkit.plan.beside import compare, planned
 from alignkit.recipe import dump
 from alignkit.runs import git_state
 from alignkit.trainers import Progress
@@ -189,3 +190,11 @@ def _flops(manifest: dict[str, Any], trainer: Any, tokens: int) -> dict[str, Any
         + ": forward and backward through the trained model; attention scores, padding, recomputed activations, "
         "generation, reference, reward and critic models are not counted",
     }
+
+
+def write_out_of_memory(stage: Stage) -> None:
+    """What the device has, and what the plan counts, into the manifest of a run whose memory ran out."""
+    device = stage.precision.device
+    on_gpu = device.type == "cuda"
+    held = torch.cuda.get_device_properties(device).total_memory if on_gpu else psutil.virtual_memory().total
+    stage.run.update_manifest({"out_of_memory": {"device_memory_bytes": held, **(planned(stage) or {})}})

@@ -31,7 +31,7 @@ from alignkit.models import (
     restore_adapter_dtype,
 )
 from alignkit.recipe import Recipe
-from alignkit.record import say_plan, write_beginnings, write_endings
+from alignkit.record import say_plan, write_beginnings, write_endings, write_out_of_memory
 from alignkit.report.card import CARD, write_card
 from alignkit.runs import Run, require_free_space
 from alignkit.trainers import MetricsFile, Progress, StopRequests, build_arguments
@@ -238,6 +238,9 @@ def _memory_told(stage: Stage) -> Iterator[None]:
         if not refused and not isinstance(error, torch.OutOfMemoryError | MemoryError):
             raise
         total, trainable = count_parameters(stage.model)
+        if processes.is_main():
+            with contextlib.suppress(Exception):  # a word more for `alignkit doctor`, where there is memory to find it
+                write_out_of_memory(stage)
         arguments: Any = stage.arguments
         rows, length = arguments.per_device_train_batch_size, getattr(arguments, "max_length", None) or "?"
         raise RunFailed(

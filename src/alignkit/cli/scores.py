@@ -124,3 +124,16 @@ def reproduce(
     from alignkit.reproduce import command
 
     command(run, output_dir, allow_changes=allow_changes, as_json=as_json)
+
+
+@app.command()
+def doctor(
+    run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)], as_json: JsonOption = False
+) -> None:
+    """Say in plain words how a run ended, what is odd about it, and what to try.
+
+    Example: alignkit doctor runs/tiny-sft
+    """
+    from alignkit.doctor import command
+
+    command(run, as_json=as_json)

@@ -16,6 +16,7 @@ from alignkit.model_folders.folders import (
     has_tokenizer,
     head_of,
     labels_in_adapter,
+    safetensors_problem,
 )
 from alignkit.model_folders.names import (
     PACKAGED,
@@ -47,6 +48,7 @@ __all__ = [
     "model_place",
     "nowhere",
     "result_folder",
+    "safetensors_problem",
     "start_of",
     "tokenizer_files_fingerprint",
     "weights_fingerprint",

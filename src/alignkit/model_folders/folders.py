@@ -140,7 +140,7 @@ def _file_problems(paths: list[Path]) -> Iterator[str]:
     if pointers:
         yield f"{pointers[0]} is a git-lfs pointer, not the weights; run `git lfs pull` in {pointers[0].parent}"
     for path in paths:
-        if path not in pointers and path.suffix == ".safetensors" and (problem := _safetensors_problem(path)):
+        if path not in pointers and path.suffix == ".safetensors" and (problem := safetensors_problem(path)):
             yield problem
 
 
@@ -149,7 +149,7 @@ def _is_lfs_pointer(path: Path) -> bool:
         return file.read(len(_LFS_MARK)) == _LFS_MARK
 
 
-def _safetensors_problem(path: Path) -> str | None:
+def safetensors_problem(path: Path) -> str | None:
     """Whether the file is as long as its own header says (a broken download is not), for the cost of one small read."""
     size = path.stat().st_size
     with path.open("rb") as file:

@@ -28,6 +28,15 @@ def compare(stage: Stage, measured: int, measured_of: str) -> dict[str, Any] | N
         measured: bytes.
         measured_of: what was measured, in the manifest's words.
     """
+    found = planned(stage)
+    if found is not None:
+        counted = size(found["planned_peak_memory_bytes"])
+        stage.say(f"peak memory: {size(measured)} of {measured_of}; planned for tensors: {counted}")
+    return found
+
+
+def planned(stage: Stage) -> dict[str, Any] | None:
+    """The same, in silence: the peak, what stands in memory then, and when that is."""
     if os.environ.get(OFF) or not hasattr(getattr(stage.data, "train", None), "__len__"):
         return None
     device = stage.precision.device
@@ -41,7 +50,6 @@ def compare(stage: Stage, measured: int, measured_of: str) -> dict[str, Any] | N
     except Exception as error:  # a plan is an extra: the run is good without it
         logging.getLogger("alignkit").info("no plan to compare with: %s: %s", type(error).__name__, error)
         return None
-    stage.say(f"peak memory: {size(measured)} of {measured_of}; planned for tensors: {size(found.peak_memory_bytes)}")
     return {
         "planned_peak_memory_bytes": found.peak_memory_bytes,
         "planned_parts": found.parts,

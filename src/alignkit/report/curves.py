@@ -111,7 +111,7 @@ def _panel(name: str, series: Mapping[str, Series]) -> Panel:
 
 
 def _numeric(value: Any) -> bool:
-    """Numbers, and the words for what is no number: trackers write NaN as text."""
-    if isinstance(value, int | float):
+    """Numbers, and what stands for those that are not finite: null in metrics.jsonl, a word where trackers write it."""
+    if value is None or isinstance(value, int | float):
         return True
     return isinstance(value, str) and value.strip().lower().lstrip("+-") in ("nan", "inf", "infinity")

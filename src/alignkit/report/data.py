@@ -106,13 +106,17 @@ class ReportData:
         return [str(item) for item in found] if isinstance(found, list) else []
 
 
-def gather(run_dir: Path) -> ReportData:
-    """Read the run folder. Never raises for what is in the files; what could not be used stands in `notes`."""
+def gather(run_dir: Path, *, samples: bool = True) -> ReportData:
+    """Read the run folder. Never raises for what is in the files; what could not be used stands in `notes`.
+
+    Without `samples` the files of single answers, which may be large, are left alone.
+    """
     run = Run(run_dir)
     notes: list[str] = []
     state = _mapping(run.state_path, notes)
     recipe_text = _text(run.recipe_path, notes)
-    samples = run.evaluation_dir / "samples.jsonl"
+    answers, completions = run.evaluation_dir / "samples.jsonl", run_dir / "samples.jsonl"
+    said = list(_lines(completions, notes)) if samples else []
     return ReportData(
         run_dir=run_dir,
         state=_state(run, state),
@@ -123,8 +127,8 @@ def gather(run_dir: Path) -> ReportData:
         manifest=_mapping(run.manifest_path, notes),
         curves=series_of(_lines(run.metrics_path, notes)),
         scores=_scores(run.evaluation_dir / "scores.json", notes),
-        samples=_samples(_lines(samples, notes)),
-        completions=[line for line in _lines(run_dir / "samples.jsonl", notes) if finite(line.get("step")) is not None],
+        samples=_samples(_lines(answers, notes)) if samples else [],
+        completions=[line for line in said if finite(line.get("step")) is not None],
         details=[item for item in listed(_json(run.evaluation_dir / "details.json", notes)) if isinstance(item, dict)],
         result=result_at(run.model_dir),
         notes=notes,

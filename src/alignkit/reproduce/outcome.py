@@ -53,7 +53,11 @@ def _content(run: Run) -> dict[str, Any]:
     manifest = run.manifest
     read = {name: entry.get("fingerprint") for name, entry in (manifest.get("inputs") or {}).items()}
     used = {name: (manifest.get("fingerprints") or {}).get(name) for name in ("base", "tokenizer", "template")}
-    counts = manifest.get("data")
+    counts = {
+        split: {name: value for name, value in numbers.items() if name != "sources"}
+        for split, numbers in (manifest.get("data") or {}).items()
+        if isinstance(numbers, dict)
+    }
     return {**read, **used, **({"examples and tokens": counts} if counts else {})}
 
 
