@@ -37,7 +37,7 @@ def test_a_learning_rate_that_blows_up(cli: Cli, tiny_recipe: Recipe, write_reci
     found = kinds(cli)["not_finite"]
     assert found["tone"] == "bad" and "became" in found["what"] and "data.jsonl:" in found["what"]
     assert '{"text": "' in found["what"]  # the row itself
-    assert "lower training.learning_rate: it is 1e+30, try 1e+29" in found["advice"] and "--resume" in found["advice"]
+    assert "lower training.learning_rate: it is 1e+30; 1e-5" in found["advice"] and "--resume" in found["advice"]
     text = cli("doctor", "run").stdout
     assert text.startswith("run: failed\n✗ At step ") and "looked at: state.json (failed); log.txt (1 start)" in text
 

@@ -16,6 +16,9 @@ NOT_FINITE = re.compile(r"the (loss|gradient norm) is (-?\w+) at step (\d+) \(ex
 NO_SPACE = ("No space left on device", "Errno 28", "Disk quota exceeded", "Errno 122", "MiB free")
 SPIKE = 10.0
 """A gradient norm of so many times the median is a spike."""
+HIGH = 0.1
+"""A learning rate above it is a mistake for any model, under any optimizer that transformers has."""
+NAMED = 8  # examples of a batch that are named
 
 
 def ending(case: Case) -> Iterator[Finding]:
@@ -41,8 +44,9 @@ def _go_on(case: Case) -> str:
 # ---------------------------------------------------------------------- killed
 def _died(case: Case) -> Iterator[Finding]:
     logged = _last_step(case)
-    place = "before the first step was logged" if logged is None else f"after step {logged:.0f}"
     found = checkpoints(case)
+    known = max([*found, *([] if logged is None else [logged])], default=None)
+    place = "before the first step was logged" if known is None else f"after step {known:.0f}"
     half = (case.data.run_dir / "checkpoints" / ".saving").exists()
     saving = ", while it wrote a checkpoint (half of one stands in checkpoints/.saving; it is not used)" if half else ""
     what = f"The process ended {place} without a word{saving}: it was killed (kill -9, the kernel for want of memory, "
@@ -80,21 +84,21 @@ def _not_finite(case: Case) -> Finding | None:
     if found is None:
         return None
     what, value, step, examples = found.groups()
-    told = [f"At step {step} the {what} became {value}; the weights were not touched by it. Its batch: {examples}."]
+    names = examples.split(", ")
+    batch = ", ".join(names[:NAMED]) + (" and others" if len(names) > NAMED else "")
+    told = [f"At step {step} the {what} became {value}; the weights were not touched by it. Its batch: {batch}."]
     advice = []
-    norms = case.curve("grad_norm")
+    norms, losses, rate = case.curve("grad_norm"), case.curve("loss"), _rate(case)
     values = [number for _, number in norms.finite] if norms is not None else []
-    losses = case.curve("loss")
-    rate = case.curve("learning_rate")
     if (len(values) > 1 and values[-1] > SPIKE * median(values[:-1])) or _rising(case):
         told.append("Before it the numbers had blown up" + _trail(case) + ": the steps were too large.")
         advice.append(_lower_rate(case))
-    elif rate is not None and rate.last is not None and rate.last > 0.1:
-        told.append(f"The learning rate was {general(rate.last)}" + _trail(case) + ".")
+    elif rate > HIGH:
+        told.append(f"The learning rate was {general(rate)}{_trail(case)}: no model stands such steps.")
         advice.append(_lower_rate(case))
     else:
-        before = " and nothing was odd before it" if losses is not None else ", at the very beginning"
-        told.append(f"It came at once{before}{_trail(case)}: look at these rows first.")
+        before = "Nothing was odd before it" if losses is not None else "Nothing was logged before it"
+        told.append(f"{before}{_trail(case)}: look at these rows first.")
         advice.append("look at these rows with `alignkit inspect` (an empty answer, a label out of range)")
         advice.append("fp16 overflows where bfloat16 does not; a lower training.learning_rate or max_grad_norm")
     if rows := shown_rows(case, examples):
@@ -102,6 +106,13 @@ def _not_finite(case: Case) -> Finding | None:
     if case.data.resume and checkpoints(case):
         advice.append(f"then, from the last good checkpoint: {case.data.resume}")
     return Finding("not_finite", "bad", " ".join(told), "; ".join(advice))
+
+
+def _rate(case: Case) -> float:
+    """The learning rate at the end, or what the recipe says where none was logged."""
+    series = case.curve("learning_rate")
+    logged = series.last if series is not None else None
+    return max(logged or 0.0, case.training("learning_rate") or 0.0)
 
 
 def _rising(case: Case) -> bool:
@@ -121,7 +132,9 @@ def _trail(case: Case) -> str:
 
 
 def _lower_rate(case: Case) -> str:
-    rate = case.training("learning_rate")
+    rate = case.training("learning_rate") or 0.0
+    if rate > HIGH:
+        return f"lower training.learning_rate: it is {rate:g}; 1e-5 (all weights) to 1e-3 (an adapter) are usual"
     return "lower training.learning_rate" + (f": it is {rate:g}, try {rate / 10:g}" if rate else "")
 
 
