@@ -43,7 +43,7 @@ def commands(given: argparse.Namespace) -> dict[str, list[str] | str]:
         else "not run: give --peer, the Python of an environment with trl 1.12.0",
         "ppo_dense": ["--seeds", "1"],
         "processes": ["--rounds", "3", "--steps", "20"],
-        "score_rouge": ["--rounds", "3"],
+        "score_rouge": ["--pairs", "4000", "--rounds", "3"],
         "perplexity": ["--stride", "256", "--tokens", "20000", "--rounds", "3"],
         "plan_accuracy": [],
     }
@@ -66,14 +66,17 @@ def rows_of(printed: str) -> list[tuple[str, str]]:
     return list(found)
 
 
-def run(script: str, arguments: list[str]) -> list[list[str]]:
-    """The script's rows for the table."""
+def run(script: str, arguments: list[str], limit: float) -> list[list[str]]:
+    """The script's rows for the table; it is stopped after `limit` seconds."""
     began = time.monotonic()
     print(f"{script} …", file=sys.stderr, flush=True)
-    done = subprocess.run(
-        [sys.executable, str(HERE / f"{script}.py"), *arguments],
-        cwd=HERE.parent, env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [sys.executable, str(HERE / f"{script}.py"), *arguments],
+            cwd=HERE.parent, env=environment(), capture_output=True, text=True, check=False, timeout=limit,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return [[script, "", f"failed: not done after {limit:.0f} s"]]
     print(f"{script}: {time.monotonic() - began:.0f} s, exit code {done.returncode}", file=sys.stderr, flush=True)
     if done.returncode != 0:
         print(done.stderr[-2000:], file=sys.stderr, flush=True)
@@ -87,6 +90,7 @@ def main() -> int:
     parser.add_argument("--model", type=Path, help="a folder of all-MiniLM-L6-v2")
     parser.add_argument("--classifier", type=Path, help="a classifier's folder, for predict_throughput")
     parser.add_argument("--peer", type=Path, help="the Python of an environment with trl 1.12.0, for ppo_vs_trl")
+    parser.add_argument("--limit", type=float, default=1800, help="seconds that one benchmark may take")
     parser.add_argument("--out", type=Path, help="write the table here too, after each benchmark")
     given = parser.parse_args()
     chosen = commands(given)
@@ -96,7 +100,7 @@ def main() -> int:
     for script, arguments in chosen.items():
         if given.only and script not in given.only:
             continue
-        lines += [[script, "", arguments]] if isinstance(arguments, str) else run(script, arguments)
+        lines += [[script, "", arguments]] if isinstance(arguments, str) else run(script, arguments, given.limit)
         if given.out:
             given.out.write_text(table(HEADER, lines) + "\n", encoding="utf-8")
     print(table(HEADER, lines))
