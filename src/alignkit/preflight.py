@@ -82,6 +82,10 @@ def _tasks(recipe: Recipe) -> Iterator[Problem]:
         if task.task == "lm_eval" and importlib.util.find_spec("lm_eval") is None:
             hint = "pip install 'alignkit[lm-eval]'"
             yield recipe.problem(f"{at}.task", "lm-evaluation-harness is not installed", hint)
+        if task.use_vllm and importlib.util.find_spec("vllm") is None:
+            yield recipe.problem(
+                f"{at}.use_vllm", "vllm is not installed", "pip install 'alignkit[vllm]', or leave it out"
+            )
         if task.judge is not None:
             for name, message, why in _judge(recipe, task.judge, task.name):
                 yield recipe.problem(f"{at}.judge.{name}", message, why)

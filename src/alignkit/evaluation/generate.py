@@ -1,6 +1,6 @@
 """Text from a model: prompts as token ids in, completions out, batched by length and seeded by batch.
 
-`Generator` is the seam: whatever turns a batch of prompts into completions (transformers here; a vLLM engine could) is
+`Generator` is the seam: whatever turns a batch of prompts into completions (transformers here, vLLM in `vllm.py`) is
 driven, stored and scored in the same way.
 """
 
@@ -149,22 +149,26 @@ class TransformersGenerator:
                 input_ids=ids, attention_mask=mask, generation_config=config, streamer=streamer, **extra
             )
         rows = out[:, longest:].tolist()
-        done = [self._completion(row, stops, pad, settings) for row in rows]
+        done = [completion_of(row, stops, pad, settings, self.tokenizer) for row in rows]
         size = settings.samples
         return [done[start : start + size] for start in range(0, len(done), size)]
 
-    def _completion(self, row: list[int], stops: list[int], pad: int, settings: Settings) -> Completion:
-        end = next((place for place, number in enumerate(row) if number in stops), None)
-        kept = row if end is None else row[:end]
-        text = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        if end is not None:
-            return Completion(text, end + 1, "stop")
-        strings = settings.fields.get("stop_strings") or []
-        if any(string in text for string in ([strings] if isinstance(strings, str) else strings)):
-            while kept and kept[-1] == pad:
-                kept = kept[:-1]
-            return Completion(text, len(kept), "stop")
-        return Completion(text, len(kept), "length")
+
+def completion_of(
+    row: list[int], stops: Sequence[int], pad: int | None, settings: Settings, tokenizer: Any
+) -> Completion:
+    """The new tokens of one sequence, cut at the first stop."""
+    end = next((place for place, number in enumerate(row) if number in stops), None)
+    kept = row if end is None else row[:end]
+    text = tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    if end is not None:
+        return Completion(text, end + 1, "stop")
+    strings = settings.fields.get("stop_strings") or []
+    if any(string in text for string in ([strings] if isinstance(strings, str) else strings)):
+        while kept and kept[-1] == pad:
+            kept = kept[:-1]
+        return Completion(text, len(kept), "stop")
+    return Completion(text, len(kept), "length")
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alignkit.errors import Problem, UserError
+from alignkit.evaluation import vllm
 from alignkit.evaluation.fingerprints import fingerprint_of
 from alignkit.evaluation.generate import (
     Completion,
@@ -71,7 +72,7 @@ def answers_of(task: EvaluationTask, stage: Stage, settings: Settings, names: Se
     if not items:
         raise UserError(Problem("no prompt is left that fits the model's context", field="data"))
     left_out = len(prompts) - len(items)
-    generator = f"{settings.signature(stage.seed)}|{stage.arithmetic}"
+    generator = f"{settings.signature(stage.seed)}|{stage.arithmetic}" + ("|engine:vllm" if task.use_vllm else "")
     return Answers(items, split, f"{generator}|left_out:{left_out}" if left_out else generator)
 
 
@@ -97,16 +98,19 @@ def evaluate(task: EvaluationTask, stage: Stage) -> list[Score]:
 # ---------------------------------------------------------------------- completing
 def _complete(task: EvaluationTask, stage: Stage, settings: Settings, prompts: Sequence[Prompt]) -> list[Item]:
     """Every prompt that fits, with its completions, in order."""
-    generator = TransformersGenerator(stage.model, stage.tokenizer)
+    here = TransformersGenerator(stage.model, stage.tokenizer)
+    stops = here.stop_ids(settings)
+    generator = _vllm(task, stage, stops) if task.use_vllm else here
     context = context_of(stage.model, stage.tokenizer)
-    rows = rows_for(task.batch_size, settings)
+    rows = rows_for(vllm.ROWS if task.use_vllm else task.batch_size, settings)
     lengths = [len(prompt.ids) for prompt in prompts]
     batches = batches_of(lengths, rows, settings.max_new_tokens, context)
     fitting = sorted(place for batch in batches for place in batch.places)
     if len(fitting) < len(prompts):
         count = len(prompts) - len(fitting)
         stage.say(f"{task.name}: {count:,} prompts fill the model's context of {context:,} tokens; left out")
-    shape = [settings.fields, generator.stop_ids(settings), rows, context, stage.seed if settings.is_random else None]
+    shape = [settings.fields, stops, rows, context, stage.seed if settings.is_random else None]
+    shape += ["vllm", task.vllm] if task.use_vllm else []
     parts = [VERSION, stage.label, stage.weights, stage.arithmetic, shape, *(prompt.ids for prompt in prompts)]
     store = Store(stage.out_dir, f"{task.name}-{stage.label}", fingerprint_of(parts))
     if store.done:
@@ -114,6 +118,11 @@ def _complete(task: EvaluationTask, stage: Stage, settings: Settings, prompts: S
     with stage.evaluating():
         _fill(store, generator, settings, prompts, batches, stage, stage.progress(task, "prompts"))
     return [Item(prompts[place], store.done[place]) for place in fitting]
+
+
+def _vllm(task: EvaluationTask, stage: Stage, stops: Sequence[int]) -> Generator:
+    dtype = stage.arithmetic.removeprefix("dtype:")
+    return vllm.VllmGenerator(stage.place, stage.tokenizer, stops, dtype, task.vllm)
 
 
 def _fill(

@@ -15,7 +15,7 @@ from alignkit.evaluation.scores import Score
 from alignkit.evaluation.split import eval_split, train_split
 from alignkit.evaluation.stage import Say
 from alignkit.evaluation.tasks import evaluate_tasks
-from alignkit.model_folders import describe_folder, head_of
+from alignkit.model_folders import describe_folder, head_of, start_of
 from alignkit.models import build_model, build_tokenizer, choose_precision, load_result
 from alignkit.models.adapters import changes_base
 from alignkit.models.start import recipe_start
@@ -80,6 +80,7 @@ def evaluate_run(
             problem=recipe.problem,
             fields=list(wanted),
             train_examples=train_split(recipe, prepared),
+            place=str(run_dir / "model") if label == TUNED else start_of(recipe, start),
         )
 
     scores = [] if tuned_model is None else evaluate(tuned_model, TUNED)
@@ -222,6 +223,7 @@ def _evaluate_model(name: str, tasks: Sequence[EvaluationTask], out_dir: Path | 
         base_dir=Path.cwd(),
         model_label=TUNED,
         out_dir=out_dir or folder / FOLDER,
+        place=name,
         say=say,
         fields=["--task"] * len(tasks),
     )

@@ -41,6 +41,7 @@ class Stage:
     loss_on: str | None = None
     eval_split: EvalSplit | None = None
     precision: Precision | None = None
+    place: str | None = None  # the folder or Hub id that holds the same model; None where it is in memory alone
     train_split: EvalSplit | None = None  # for simple models that are fitted beside the one under evaluation
 
     @cached_property

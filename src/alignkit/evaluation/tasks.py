@@ -46,6 +46,7 @@ def evaluate_tasks(
     problem: Callable[[str, str, str | None], Problem] | None = None,
     fields: Sequence[str] | None = None,
     train_examples: EvalSplit | None = None,
+    place: str | None = None,
 ) -> list[Score]:
     """Run `tasks` on one model and merge their scores into out_dir/scores.json.
 
@@ -54,6 +55,7 @@ def evaluate_tasks(
         eval_examples: the eval split, for tasks without data of their own; or a function from shapes to it.
         problem: makes a recipe's problem of (field, message, hint).
         fields: where in the recipe each task stands; `evaluation.0`, … by default.
+        place: the folder or Hub id that holds the model.
         train_examples: what the model was trained on, for simple models fitted on the same; from shapes to it.
 
     Raises:
@@ -62,7 +64,7 @@ def evaluate_tasks(
     """
     split = eval_examples if eval_examples is None or callable(eval_examples) else lambda _: list(eval_examples)
     stage = Stage(
-        model, tokenizer, model_label, out_dir, base_dir, seed, say, loss_on, split, precision, train_examples
+        model, tokenizer, model_label, out_dir, base_dir, seed, say, loss_on, split, precision, place, train_examples
     )
     scores: list[Score] = []
     for field, task in zip(fields or [f"evaluation.{number}" for number in range(len(tasks))], tasks, strict=True):

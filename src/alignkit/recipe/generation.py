@@ -9,6 +9,23 @@ SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon
 BEAMS_ONLY = ("length_penalty", "early_stopping")
 
 
+IN_VLLM = (
+    *("do_sample", "num_beams", "num_return_sequences", "max_new_tokens", "eos_token_id", "temperature", "top_p"),
+    *("top_k", "min_p", "repetition_penalty", "min_new_tokens", "stop_strings"),
+)
+"""The fields that have a counterpart in vLLM's SamplingParams."""
+
+
+def not_in_vllm(given: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """(field, what is wrong, the fix) for each field of `given` that vLLM can't honour."""
+    hint = "leave it out, or leave use_vllm out"
+    if (given.get("num_beams") or 1) > 1:
+        yield "num_beams", "vLLM's engine samples or is greedy; it does not search with beams", hint
+    for name, value in given.items():
+        if name not in IN_VLLM and value is not None:
+            yield name, "has no counterpart in vLLM's SamplingParams", hint
+
+
 def contradictions(given: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """(field, what is wrong, the fix) for each field of `given` that would do nothing, or not what it seems to.
 

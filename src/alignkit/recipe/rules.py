@@ -176,6 +176,42 @@ def harness_and_its_section(recipe: Recipe) -> Iterator[Finding]:
                     yield f"{at}.{name}", "the harness's tasks bring their own", "leave it out"
 
 
+@rule("evaluation", "adapter", "quantization", "model")
+def vllm_can_do_it(recipe: Recipe) -> Iterator[Finding]:
+    for index, task in enumerate(recipe.evaluation):
+        at = f"evaluation.{index}"
+        if not task.use_vllm:
+            if task.vllm:
+                yield f"{at}.vllm", "does nothing without use_vllm: true", "add it, or leave it out"
+            continue
+        if task.task not in ("generation", "judge"):
+            yield f"{at}.use_vllm", f"nothing is generated in task: {task.task}", "leave it out"
+        for name, message, hint in generation.not_in_vllm(task.generation.arguments()):
+            yield f"{at}.generation.{name}", message, hint
+        if recipe.quantization is not None:
+            message = "vLLM would generate from the base in full precision, which is not the model that was trained"
+            yield f"{at}.use_vllm", message, "leave it out"
+        if recipe.model.init is not None and task.baseline:
+            hint = "say baseline: false, or leave use_vllm out"
+            yield (
+                f"{at}.use_vllm",
+                "vLLM reads a model from its folder, and the baseline (random weights) has none",
+                hint,
+            )
+        yield from _adapter_in_vllm(f"{at}.use_vllm", recipe)
+
+
+def _adapter_in_vllm(at: str, recipe: Recipe) -> Iterator[Finding]:
+    adapter = recipe.adapter
+    if adapter is None:
+        return
+    fields = adapter.arguments()
+    kept = next((name for name in ("use_dora", "modules_to_save", "trainable_token_indices") if fields.get(name)), None)
+    if adapter.peft_type != "LORA" or kept:
+        what = f"{adapter.peft_type} with {kept}" if kept else adapter.peft_type
+        yield at, f"vLLM loads plain LoRA adapters, and this one is {what}", "leave it out"
+
+
 @rule("evaluation")
 def judge_and_its_section(recipe: Recipe) -> Iterator[Finding]:
     for index, task in enumerate(recipe.evaluation):

@@ -182,6 +182,10 @@ class EvaluationTask(Section):
     """Perplexity: tokens by which the window moves on."""
     slice_by: str | None = None
     """A data column: scores are also given for each of its values."""
+    use_vllm: bool = False
+    """Generate with vLLM (pip install 'alignkit[vllm]') instead of transformers."""
+    vllm: dict[str, Any] = Field(default={})
+    """With `use_vllm`: further arguments of vLLM's `LLM`: gpu_memory_utilization, tensor_parallel_size, …"""
     lm_eval: HarnessSection | None = None
     """With `task: lm_eval`: what lm-evaluation-harness is asked for."""
     judge: JudgeSection | None = None
