@@ -43,14 +43,14 @@ def commands(given: argparse.Namespace) -> dict[str, list[str] | str]:
         else "not run: give --peer, the Python of an environment with trl 1.12.0",
         "ppo_dense": ["--seeds", "1"],
         "processes": ["--rounds", "3", "--steps", "20"],
-        "score_rouge": ["--pairs", "4000", "--rounds", "3"],
+        "score_rouge": ["--pairs", "1000", "--rounds", "3"],
         "perplexity": ["--stride", "256", "--tokens", "20000", "--rounds", "3"],
         "plan_accuracy": [],
     }
 
 
 def rows_of(printed: str) -> list[tuple[str, str]]:
-    """(first cell, "column: cell; …") of each row of the Markdown tables in `printed`, each once."""
+    """(first cell, "column: cell; …") of each row of the Markdown tables in `printed`, each once; else its lines."""
     found: dict[tuple[str, str], None] = {}
     header: list[str] | None = None
     for line in printed.splitlines():
@@ -63,7 +63,7 @@ def rows_of(printed: str) -> list[tuple[str, str]]:
         elif set("".join(cells)) - set("-: ") and cells != header:
             named = zip(header[1:], cells[1:], strict=False)
             found[cells[0], "; ".join(f"{name}: {cell}" if name else cell for name, cell in named if cell)] = None
-    return list(found)
+    return list(found) or [("", " ".join(line.split())) for line in printed.splitlines() if line.strip()]
 
 
 def run(script: str, arguments: list[str], limit: float) -> list[list[str]]:
