@@ -188,7 +188,7 @@ def _flops(manifest: dict[str, Any], trainer: Any, tokens: int) -> dict[str, Any
         "flops_of": "tokens × flops_per_token"
         + (f" × {passes} passes" if passes > 1 else "")
         + ": forward and backward through the trained model; attention scores, padding, recomputed activations, "
-        "generation, reference, reward and critic models are not counted",
+        "generation, reference and reward models are not counted",
     }
 
 
