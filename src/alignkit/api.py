@@ -198,10 +198,18 @@ def rehearse(recipe: Recipe, *, accelerate: str | None = None) -> tuple[Run, lis
     return rehearsal.rehearse(recipe, accelerate=accelerate)
 
 
-def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, accelerate: str | None = None) -> Run:
+def train(
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    allow_changes: bool = False,
+    accelerate: str | None = None,
+) -> Run:
     """Check `recipe`, train it, evaluate it, and return its run folder.
 
     Args:
+        allow_changes: with `resume`, go on though the recipe or the data has changed since; the manifest says what.
         accelerate: the name of a shipped Accelerate config, or the path of one, for several processes or sharding; by
             default everything happens in this process.
 
@@ -211,4 +219,5 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, acce
         Interrupted: stopped by a signal after a checkpoint; `resume=True` goes on.
     """
     check(recipe)
-    return launch.train(recipe, resume=resume, overwrite=overwrite, accelerate=accelerate)
+    options: Any = {"resume": resume, "overwrite": overwrite, "allow_changes": allow_changes}
+    return launch.train(recipe, accelerate=accelerate, **options)

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,6 +21,7 @@ from alignkit.gpus import Gpu
 from alignkit.methods.base import Method
 from alignkit.model_folders import nowhere
 from alignkit.recipe import EvaluationTask, Recipe
+from alignkit.resume import Resumed, resumption
 from alignkit.runs import Run
 
 # Set before anything heavy is imported. A user's own setting stands.
@@ -43,6 +44,8 @@ class Job:
     run: Run
     resume: bool = False
     overwrite: bool = False
+    allow_changes: bool = False
+    resumed: Resumed = field(default_factory=Resumed)
     command: list[str] = field(default_factory=lambda: list(sys.argv))
     start: str | None = None  # the folder that `model.from_recipe` came to
     results: Mapping[str, str] = field(default_factory=dict)  # each recipe this one names -> where its result lies
@@ -53,6 +56,7 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    allow_changes: bool = False,
     command: Sequence[str] | None = None,
     accelerate: str | None = None,
     start: str | None = None,
@@ -61,6 +65,7 @@ def train(
     """Train `recipe` (and first what it starts from); the run folder holds the result.
 
     Args:
+        allow_changes: go on with a run whose recipe or data has changed; the manifest says what.
         start: the folder that `model.from_recipe` came to, where that is not to be looked for.
         results: likewise the results of other recipes that this one names; those that it lacks are looked for.
         accelerate: the name of a shipped Accelerate config, or the path of one; by default one process, this one.
@@ -76,6 +81,8 @@ def train(
     _require_shares(recipe, config)
     if resume and overwrite:
         raise UserError("--resume goes on with a run and --overwrite replaces it; give one of the two")
+    if allow_changes and not resume:
+        raise UserError("--allow-changes is for a run that goes on; give it with --resume")
     follows = config is not None and config.machine_rank > 0  # another machine's process holds the folder
     if not follows and (problem := run.problem(overwrite=overwrite, resume=resume)):
         raise UserError(problem)
@@ -85,16 +92,25 @@ def train(
         run=run,
         resume=resume,
         overwrite=overwrite,
+        allow_changes=allow_changes,
         command=list(sys.argv if command is None else command),
         start=start or _trained_first(recipe),
         results=_other_results(recipe, results or {}),
     )
+    number = 1 if config is None else config.num_processes
+
+    def going_on() -> Job:
+        if not resume:
+            return job
+        return replace(job, resumed=resumption(recipe, run, processes=number, allow_changes=allow_changes))
+
     if follows:
         assert config is not None
         run.elsewhere = True
-        processes.run(config, job)
+        processes.run(config, going_on())
         return run
     with run.hold(overwrite=overwrite, resume=resume), logged_to(run.log_path) as warned:
+        job = going_on()
         if config is not None and config.kind != "here":
             _train_in_ranks(config, job)
             return run

@@ -19,6 +19,7 @@ from transformers import EarlyStoppingCallback, set_seed
 from transformers.utils import logging as transformers_logging
 
 from alignkit import methods, processes, report
+from alignkit.checkpoints import ASIDE
 from alignkit.console import Voice, redirect_libraries
 from alignkit.errors import Interrupted, RunFailed, UserError
 from alignkit.evaluation import evaluate_run, evaluate_target
@@ -33,21 +34,18 @@ from alignkit.models import (
 from alignkit.recipe import Recipe
 from alignkit.record import say_plan, write_beginnings, write_endings, write_out_of_memory
 from alignkit.report.card import CARD, write_card
+from alignkit.resume import check_same_data
 from alignkit.runs import Run, require_free_space
 from alignkit.trainers import MetricsFile, Progress, StopRequests, build_arguments
 from alignkit.trainers.attention import attending_by_products
-from alignkit.trainers.guards import newest_checkpoint
 from alignkit.trainers.ranks import close_group, save_trained
-from alignkit.trainers.resume import check_same_recipe
 
 
 def train(job: Job, say: Voice, warnings: list[str]) -> None:
     """Run one training job from its recipe to its report, in this process, which holds the job's run folder."""
     stop = StopRequests()
     with _ending(job, say) as told, stop.listening():
-        if job.resume and "result" in job.run.manifest and job.run.model_dir.is_dir():
-            # It was stopped after training, or it is finished: what is left is to evaluate, which keeps what was done.
-            check_same_recipe(job.recipe, job.run)
+        if job.resumed.trained:
             told.began = True
             if job.recipe.tasks():
                 _evaluate(job.recipe, say, start=job.start)
@@ -65,9 +63,10 @@ class Told:
 
 
 def story(job: Job, told: Told, stop: StopRequests, warnings: list[str]) -> None:
-    recipe, method, run, say = job.recipe, job.method, job.run, told.say
-    checkpoint = _checkpoint(job)
-    stage = _prepared(job, say, resumed=checkpoint is not None)
+    recipe, method, run, say, checkpoint = job.recipe, job.method, job.run, told.say, job.resumed.checkpoint
+    for note in job.resumed.notes:
+        say(note)
+    stage = _prepared(job, say)
     resident = psutil.Process().memory_info().rss
     say("building the model")
     stage.model = method.build_model(stage)
@@ -82,12 +81,12 @@ def story(job: Job, told: Told, stop: StopRequests, warnings: list[str]) -> None
 
     told.began = True
     if processes.is_main():
-        _begin(job, stage, checkpoint)
+        _begin(job, stage)
     trainer.accelerator.wait_for_everyone()
     say_plan(stage, trainer, say)
     say.release()
     with contextlib.closing(metrics), contextlib.closing(live), _memory_told(stage), attending_by_products(stage.model):
-        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
         if stop.requested is not None:
             raise Interrupted(f"stopped by {stop.requested.name} after step {trainer.state.global_step}")
         if _has_eval(recipe) and not _evaluated_last(trainer):
@@ -128,7 +127,7 @@ def _evaluate(target: Recipe | str, say: Voice, *, start: str | None, **options:
 
 
 # ---------------------------------------------------------------------- before training
-def _prepared(job: Job, say: Voice, *, resumed: bool) -> Stage:
+def _prepared(job: Job, say: Voice) -> Stage:
     """Seed, precision, arguments, tokenizer and data: all that comes before the model."""
     recipe, method = job.recipe, job.method
     config_class = method.config_class()
@@ -141,7 +140,9 @@ def _prepared(job: Job, say: Voice, *, resumed: bool) -> Stage:
     def build_the_arguments() -> None:
         options: Any = {"has_eval": _has_eval(recipe), "world_size": processes.world_size()}
         stage.arguments = build_arguments(recipe, config_class, job.run.checkpoints_dir, precision, **options)
-        stage.arguments.eval_on_start = _has_eval(recipe) and not resumed  # a resumed run logged it when it began
+        stage.arguments.eval_on_start = (
+            _has_eval(recipe) and job.resumed.checkpoint is None
+        )  # else it was logged before
 
     # Alone, what the arguments refuse is said before the data is read. Of several processes they start the group, and
     # nothing may wait in it, and time out, while the machine's first rank prepares the data.
@@ -152,6 +153,10 @@ def _prepared(job: Job, say: Voice, *, resumed: bool) -> Stage:
     stage.tokenizer = build_tokenizer(recipe, start=job.start, notes=precision.notes)
     with processes.first_on_this_machine():
         stage.data = method.prepare(stage)
+    if job.resumed.checkpoint is not None:
+        for change in check_same_data(recipe, job.run, stage.data.fingerprint, job.allow_changes):
+            job.resumed.changes.append(change)
+            say(f"no longer exact: {change}")
     if not alone:
         build_the_arguments()
     return stage
@@ -161,26 +166,16 @@ def _has_eval(recipe: Recipe) -> bool:
     return bool(recipe.data and (recipe.data.eval or recipe.data.eval_fraction))
 
 
-def _checkpoint(job: Job) -> str | None:
-    """The checkpoint to go on from, or None for a start from scratch."""
-    if not job.resume:
-        return None
-    check_same_recipe(job.recipe, job.run)
-    found = newest_checkpoint(job.run.checkpoints_dir)
-    return str(found) if found else None
-
-
-def _begin(job: Job, stage: Stage, checkpoint: str | None) -> None:
+def _begin(job: Job, stage: Stage) -> None:
     """The run folder as training finds it: an earlier run's files gone, or what was logged after the checkpoint."""
+    before = job.run.manifest.get("resumed", [])
     if job.resume:
-        job.run.drop_metrics_after(_step_of(checkpoint))
+        job.run.drop_metrics_after(job.resumed.step)
     else:
         job.run.clear()
     write_beginnings(job, stage, resume_command(job))
-
-
-def _step_of(checkpoint: str | None) -> int:
-    return int(checkpoint.rsplit("-", 1)[1]) if checkpoint else -1
+    if job.resume:
+        job.run.update_manifest({"resumed": [*before, job.resumed.record(processes.world_size())]})
 
 
 def _early_stopping(recipe: Recipe) -> list[EarlyStoppingCallback]:
@@ -292,7 +287,7 @@ def _settle(job: Job, told: Told, state: Any, line: str) -> bool:
             job.run.discard()
             return False
         return True
-    shutil.rmtree(job.run.checkpoints_dir / ".saving", ignore_errors=True)  # half a checkpoint, perhaps of a full disk
+    shutil.rmtree(job.run.checkpoints_dir / ASIDE, ignore_errors=True)  # half a checkpoint, perhaps of a full disk
     with contextlib.suppress(Exception):
         job.run.write_state(state, resume=resume_command(job), error=line)
         report.write_report(job.run.path)
@@ -301,7 +296,7 @@ def _settle(job: Job, told: Told, state: Any, line: str) -> bool:
 
 def resume_command(job: Job) -> str:
     """The command that goes on with this run."""
-    words = [word for word in job.command[1:] if word not in ("--overwrite", "--resume")]
+    words = [word for word in job.command[1:] if word not in ("--overwrite", "--resume", "--allow-changes")]
     if not words:
         words = [job.recipe.method, str(job.recipe.path or job.run.recipe_path)]
     return shlex.join(["alignkit", *words, "--resume"])

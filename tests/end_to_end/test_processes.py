@@ -96,6 +96,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def test_the_plan_beside_a_run_does_not_wait_for_the_other_process(
+    tiny_recipe, write_recipe, cli, tmp_path: Path
+) -> None:
+    """It is made when the processes have parted: building its trainer must not set up a group again."""
+    done = cli("sft", write_recipe(tiny_recipe), "--accelerate", "cpu", timeout=120, ALIGNKIT_NO_PLAN="")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run/manifest.json").read_text())["result"]["planned_peak_memory_bytes"] > 0
+    assert not (tmp_path / "unwritten").exists()
+
+
 def test_two_machines_learn_what_one_process_learns(tiny_recipe, write_recipe, cli, tmp_path: Path) -> None:
     name = "accumulation, by length"
     assert cli("sft", write_recipe(recipe_of(tiny_recipe, name, "one"))).returncode == 0

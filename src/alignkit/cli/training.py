@@ -22,6 +22,10 @@ def _training_command(name: str, summary: str) -> Callable[..., None]:
         overwrite: Annotated[
             bool, typer.Option("--overwrite", help="Replace the run that the output folder holds.")
         ] = False,
+        allow_changes: Annotated[
+            bool,
+            typer.Option("--allow-changes", help="With --resume: go on though the recipe or the data has changed."),
+        ] = False,
         accelerate: Annotated[
             str | None,
             typer.Option(
@@ -38,12 +42,12 @@ def _training_command(name: str, summary: str) -> Callable[..., None]:
 
         loaded = api.load_recipe(recipe, set_ or (), name)
         if rehearse:
-            if resume or overwrite:
+            if resume or overwrite or allow_changes:
                 raise UserError("--rehearse tries a recipe apart from its run: leave --resume and --overwrite out")
             run, notes = api.rehearse(loaded, accelerate=accelerate)
             show_rehearsal(run, notes, as_json)
             return
-        run = api.train(loaded, resume=resume, overwrite=overwrite, accelerate=accelerate)
+        run = api.train(loaded, resume=resume, overwrite=overwrite, allow_changes=allow_changes, accelerate=accelerate)
         if not run.elsewhere:
             show_run(run, as_json)
 

@@ -20,7 +20,7 @@ from alignkit.methods.base import Method, Stage
 from alignkit.models import Precision
 from alignkit.models.shapes import numbers_in
 from alignkit.plan import rollout
-from alignkit.plan.apart import no_collection, own_accelerate_state, unheard
+from alignkit.plan.apart import no_collection, nowhere, one_process, own_accelerate_state, unheard
 from alignkit.plan.follow import Follow
 from alignkit.plan.seams import changed
 from alignkit.runs import Run
@@ -125,9 +125,13 @@ def simulate(case: Case) -> Timeline:
     fake = _Mode()
     follow = Follow(fake)
     marks = _Marks(follow)
-    with own_accelerate_state(), no_collection(), unheard(), fake, follow, changed(follow, cuda=case.cuda):
+    apart = (own_accelerate_state(), one_process(), no_collection(), unheard())
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(nowhere())
+        for each in (*apart, fake, follow, changed(follow, cuda=case.cuda)):
+            stack.enter_context(each)
         marks("building")
-        stage = _stage(case)
+        stage = _stage(case, folder)
         stage.model = case.method.build_model(stage)
         with rollout.nothing_loaded(stage.model):
             trainer: Any = case.method.build_trainer(stage)
@@ -150,13 +154,13 @@ def simulate(case: Case) -> Timeline:
 
 
 # ---------------------------------------------------------------------- building
-def _stage(case: Case) -> Stage:
+def _stage(case: Case, folder: Path) -> Stage:
     arguments: Any = build_arguments(
-        case.recipe, case.method.config_class(), Path("unwritten"), case.precision, has_eval=False,
+        case.recipe, case.method.config_class(), folder, case.precision, has_eval=False,
         world_size=case.world_size, report_to="none", push_to_hub=False, use_cpu=True, save_strategy="no",
         load_best_model_at_end=False, dataloader_num_workers=0,
     )  # fmt: skip
-    stage = Stage(case.recipe, Run("unwritten"), lambda _: None, case.precision, arguments, start=case.start)
+    stage = Stage(case.recipe, Run(folder), lambda _: None, case.precision, arguments, start=case.start)
     stage.tokenizer, stage.data = case.tokenizer, case.data
     return stage
 

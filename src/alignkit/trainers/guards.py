@@ -1,20 +1,20 @@
-"""What every trainer here adds: it refuses non-finite numbers, names examples, and saves whole checkpoints."""
+"""What every trainer here adds: it refuses non-finite numbers, names examples, and keeps their order."""
 
 from __future__ import annotations
 
 import functools
 import math
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import RandomSampler, Sampler, SequentialSampler
-from transformers import PrinterCallback, Trainer
-from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer
+from transformers.trainer_utils import EvalLoopOutput
 
+from alignkit import checkpoints
 from alignkit.errors import RunFailed
+from alignkit.trainers.checkpoints import WholeCheckpoints
 from alignkit.trainers.ranks import BLANK, EXAMPLE_IDS, Padded, WithBlanks
 from alignkit.trainers.sampling import LengthGroupedOrder, SeededOrder
 
@@ -47,11 +47,10 @@ def _ids(value: Any) -> str:
     return ", ".join(value) if isinstance(value, list) else str(value)
 
 
-class Guards(Trainer):
+class Guards(WholeCheckpoints):
     """Mixed in before a subclass of Trainer by `guarded`: `super()` here is that subclass."""
 
     data_collator: Any
-    tokens_seen: int = 0
     _micro_losses: list[torch.Tensor]
     _micro_ids: list[list[str]]
 
@@ -69,6 +68,7 @@ class Guards(Trainer):
         loss = super().training_step(model, inputs, *args, **kwargs)
         self._micro_losses.append(loss)
         self._micro_ids.append(ids)
+        self.note_order(ids)
         return loss
 
     # ------------------------------------------------------------------ evaluation loss
@@ -111,18 +111,23 @@ class Guards(Trainer):
         what = f"the loss is {losses[bad[0]].item()}" if bad else f"the gradient norm is {norm.item()}"
         examples = [name for index in (bad or range(len(ids))) for name in ids[index]]
         shown = ", ".join(examples[:16]) + (f" and {len(examples) - 16} more" if len(examples) > 16 else "")
-        last = newest_checkpoint(Path(self.args.output_dir))
+        last = checkpoints.by_step(Path(self.args.output_dir))
         raise RunFailed(
             f"{what} at step {self.state.global_step + 1} (examples: {shown or 'unknown'}); "
-            f"last good checkpoint: {last or 'none yet'}; look at these examples, or lower training.learning_rate"
+            f"last good checkpoint: {last[0][1] if last else 'none yet'}; "
+            "look at these examples, or lower training.learning_rate"
         )
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Upstream asks whether training is over only after a step: resumed at the last one, it would take another."""
-        if self.state.global_step >= self.state.max_steps:
+        if self.state.global_step >= self.state.max_steps or self._patience_is_out():
             self.control.should_training_stop = True
             return
         super()._run_epoch(*args, **kwargs)
+
+    def _patience_is_out(self) -> bool:
+        found = [one for one in self.callback_handler.callbacks if isinstance(one, EarlyStoppingCallback)]
+        return any(one.early_stopping_patience_counter >= one.early_stopping_patience for one in found)
 
     # ------------------------------------------------------------------ order
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
@@ -161,50 +166,6 @@ class Guards(Trainer):
         seed: int = self.args.data_seed if self.args.data_seed is not None else self.args.seed
         return seed
 
-    # ------------------------------------------------------------------ checkpoints, complete or absent
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self._aside) if self._aside is not None else super()._get_output_dir(trial)
-
-    _aside: Path | None = None
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Upstream writes checkpoint-N in place; here it is written aside and renamed once all of it is on the disk."""
-        folder = Path(self.args.output_dir)
-        name = f"checkpoint-{self.state.global_step}"
-        self._aside = folder / ".saving"
-        try:
-            if self.args.should_save:
-                shutil.rmtree(self._aside, ignore_errors=True)
-                self._aside.mkdir(parents=True)
-            self.accelerator.wait_for_everyone()
-            super()._save_checkpoint(model, trial)
-        finally:
-            aside, self._aside = self._aside, None
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            self._settle_checkpoint(aside / name, folder / name)
-        best = self.state.best_global_step
-        if best and (folder / f"checkpoint-{best}").exists():
-            self.state.best_model_checkpoint = str(folder / f"checkpoint-{best}")
-        self.accelerator.wait_for_everyone()
-
-    def _settle_checkpoint(self, aside: Path, final: Path) -> None:
-        best = self.state.best_global_step
-        if best:  # upstream has just recorded the aside path, or none
-            self.state.best_model_checkpoint = str(final.parent / f"checkpoint-{best}")
-            self.state.save_to_json(str(aside / "trainer_state.json"))
-        _sync_tree(aside)
-        shutil.rmtree(final, ignore_errors=True)
-        aside.replace(final)
-        _sync(final.parent)
-        shutil.rmtree(aside.parent, ignore_errors=True)
-        rotate_checkpoints(
-            output_dir=str(final.parent),
-            save_total_limit=self.args.save_total_limit,
-            best_model_checkpoint=self.state.best_model_checkpoint,
-            use_mtime=True,
-        )
-
     def create_model_card(self, *_args: Any, **_kwargs: Any) -> None:
         """TRL writes a card beside each checkpoint; alignkit's describes the result and is written once."""
 
@@ -219,30 +180,6 @@ def _take_extras(trainer: Guards | None, inputs: Any) -> list[str]:
     if trainer is not None:
         trainer.tokens_seen += tokens
     return inputs.pop(EXAMPLE_IDS, [])
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of the highest step in `folder`, or None. Checkpoints are renamed into place whole."""
-    found = [
-        (int(entry.name.removeprefix("checkpoint-")), entry)
-        for entry in (folder.iterdir() if folder.is_dir() else ())
-        if entry.name.removeprefix("checkpoint-").isdigit() and (entry / "trainer_state.json").exists()
-    ]
-    return max(found)[1] if found else None
-
-
-def _sync_tree(folder: Path) -> None:
-    for entry in folder.rglob("*"):
-        _sync(entry)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @functools.cache

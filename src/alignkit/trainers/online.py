@@ -311,7 +311,6 @@ class Online(ExactRollouts):
 
     def rollout_state(self) -> dict[str, Any]:
         return super().rollout_state() | {
-            "tokens_seen": self.tokens_seen,
             "shown": self._shown,
             "alarms": self.alarms.state(),
             "difficulty": self.difficulty.state() if self.difficulty is not None else None,
@@ -320,7 +319,7 @@ class Online(ExactRollouts):
 
     def restore_rollouts(self, state: dict[str, Any]) -> None:
         super().restore_rollouts(state)
-        self.tokens_seen, self._shown = state["tokens_seen"], state["shown"]
+        self._shown = state["shown"]
         self.alarms.restore(state["alarms"])
         if self.difficulty is not None and self._sampler is not None and state["sampler"] is not None:
             self.difficulty.restore(state["difficulty"])

@@ -58,12 +58,16 @@ class ExactRollouts(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Before the first prompt is drawn: the order of prompts may depend on what was remembered."""
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None and self._state_file(checkpoint).exists():
-            device = self.accelerator.device
-            place = (
-                "cpu" if device.type == "cpu" else device
-            )  # several processes call theirs cpu:0, which torch refuses
-            self.restore_rollouts(torch.load(self._state_file(checkpoint), weights_only=True, map_location=place))
+        if checkpoint is None:
+            return
+        same_processes = len(list(Path(checkpoint).glob("rollout_state_*.pt"))) == self.args.world_size
+        device = self.accelerator.device
+        place = "cpu" if device.type == "cpu" else device  # several processes call theirs cpu:0, which torch refuses
+        file = self._state_file(checkpoint, self.args.process_index if same_processes else 0)
+        state = torch.load(file, weights_only=True, map_location=place)
+        # Another number of processes shares other batches: what is known of all prompts and scores goes on, and the
+        # completions in hand are made anew.
+        self.restore_rollouts(state if same_processes else state | {"buffered_inputs": None})
 
-    def _state_file(self, folder: str) -> Path:
-        return Path(folder) / f"rollout_state_{self.args.process_index}.pt"
+    def _state_file(self, folder: str, rank: int | None = None) -> Path:
+        return Path(folder) / f"rollout_state_{self.args.process_index if rank is None else rank}.pt"
