@@ -17,6 +17,7 @@ from alignkit.runs import Run
 
 if TYPE_CHECKING:
     from alignkit.rewards.trial import Trial
+    from alignkit.verify_resume import Result as VerifiedResume
 
 
 def load_recipe(recipe: str | Path | Mapping[str, Any], sets: Sequence[str] = (), method: str | None = None) -> Recipe:
@@ -221,3 +222,35 @@ def train(
     check(recipe)
     options: Any = {"resume": resume, "overwrite": overwrite, "allow_changes": allow_changes}
     return launch.train(recipe, accelerate=accelerate, **options)
+
+
+def verify_resume(
+    recipe: Recipe, folder: Path, *, rehearse: bool = False, accelerate: str | None = None, **options: Any
+) -> VerifiedResume:
+    """Run a short version of `recipe` straight through and once more with SIGKILLs in it, and compare the two.
+
+    Args:
+        folder: where the two runs go; new or empty.
+        rehearse: with a shrunk random model and a slice of the data.
+        options: `steps`, `kills`, `seed`; see `alignkit.verify_resume.verify`.
+
+    Raises:
+        UserError: what the recipe's own command refuses.
+        RunFailed: a run that fails without being killed.
+    """
+    from alignkit import launch
+    from alignkit.console import Voice
+    from alignkit.verify_resume import verify
+
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(Problem("is not a new or empty folder", folder, hint="choose another for the two runs"))
+    check(recipe)
+    say = Voice()
+    if rehearse:
+        launch.set_environment()
+        from alignkit import rehearsal
+
+        recipe, _ = rehearsal.rehearsed(recipe.model_copy(update={"output_dir": str(folder / "recipe")}))
+    say.release()
+    words = [] if accelerate is None else ["--accelerate", accelerate]
+    return verify(recipe, folder, say, words=words, **options)

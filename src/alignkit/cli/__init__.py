@@ -20,7 +20,7 @@ from alignkit.cli.app import app
 from alignkit.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER, Interrupted, RunFailed, UserError
 
 # The commands join `app`, in the order in which --help lists them.
-from alignkit.cli import training, plan, data, rewards, scores, models, answers, tools  # noqa: F401  # isort: skip
+from alignkit.cli import training, plan, data, rewards, scores, models, answers, proofs, tools  # noqa: F401  # isort: skip
 
 
 def main(arguments: list[str] | None = None) -> None:
