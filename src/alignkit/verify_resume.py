@@ -77,7 +77,7 @@ def verify(
         RunFailed: a run that fails without being killed.
     """
     straight, stopped = folder / "straight", folder / "stopped"
-    commands = {run: _command(_short(recipe, run, steps), run, words) for run in (straight, stopped)}
+    commands = {run: prepared(recipe, run, steps, words) for run in (straight, stopped)}
     began = time.monotonic()
     _finish(commands[straight], straight)
     say(f"straight through: {steps} steps in {time.monotonic() - began:.0f} s")
@@ -107,10 +107,11 @@ def _short(recipe: Recipe, output: Path, steps: int) -> Recipe:
     return load_mapping(values, methods.recipe_classes(), base_dir=recipe.base_dir)
 
 
-def _command(recipe: Recipe, output: Path, words: Sequence[str]) -> list[str]:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    path = output.with_suffix(".yaml")
-    path.write_text(dump(recipe), encoding="utf-8")
+def prepared(recipe: Recipe, run: Path, steps: int, words: Sequence[str] = ()) -> list[str]:
+    """The command that trains the recipe's short version into `run`; its YAML is written beside that folder."""
+    run.parent.mkdir(parents=True, exist_ok=True)
+    path = run.with_suffix(".yaml")
+    path.write_text(dump(_short(recipe, run, steps)), encoding="utf-8")
     return [sys.executable, "-m", "alignkit", recipe.method, str(path), *words]
 
 
