@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-learning bench lint clean
+.PHONY: demo test test-learning test-faults bench lint clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -34,6 +34,10 @@ test-learning: $(STAMP)
 # Every benchmark in turn, in one table: an hour or two. ARGS="--only plan_accuracy" runs some of them.
 bench: $(STAMP)
 	$(BIN)/python benchmarks/all.py $(ARGS)
+
+# Every fault on every method, a hundred kills among them; prints the README's table. About an hour on two cores.
+test-faults: $(STAMP)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tests/faults/campaign.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache runs

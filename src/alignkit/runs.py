@@ -26,6 +26,7 @@ OWN_ENTRIES = (
     "state.json",
     "metrics.jsonl",
     "samples.jsonl",
+    "tensorboard",
     "checkpoints",
     "model",
     "critic",
@@ -84,6 +85,10 @@ class Run:
     @property
     def checkpoints_dir(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def tensorboard_dir(self) -> Path:
+        return self.path / "tensorboard"
 
     @property
     def model_dir(self) -> Path:

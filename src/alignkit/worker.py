@@ -39,6 +39,7 @@ from alignkit.runs import Run, require_free_space
 from alignkit.trainers import MetricsFile, Progress, StopRequests, build_arguments
 from alignkit.trainers.attention import attending_by_products
 from alignkit.trainers.ranks import close_group, save_trained
+from alignkit.trainers.trackers import RemembersMlflow, tracked
 
 
 def train(job: Job, say: Voice, warnings: list[str]) -> None:
@@ -72,7 +73,7 @@ def story(job: Job, told: Told, stop: StopRequests, warnings: list[str]) -> None
     stage.model = method.build_model(stage)
 
     live, metrics = Progress(say.console), MetricsFile(run.metrics_path)
-    stage.callbacks = [live, metrics, stop, *_early_stopping(recipe)]
+    stage.callbacks = [live, metrics, stop, RemembersMlflow(run), *_early_stopping(recipe)]
     trainer: Any = method.build_trainer(stage)
     live.attach(trainer)
     if recipe.quantization is not None:
@@ -85,7 +86,13 @@ def story(job: Job, told: Told, stop: StopRequests, warnings: list[str]) -> None
     trainer.accelerator.wait_for_everyone()
     say_plan(stage, trainer, say)
     say.release()
-    with contextlib.closing(metrics), contextlib.closing(live), _memory_told(stage), attending_by_products(stage.model):
+    with (
+        contextlib.closing(metrics),
+        contextlib.closing(live),
+        tracked(run, trainer),
+        _memory_told(stage),
+        attending_by_products(stage.model),
+    ):
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
         if stop.requested is not None:
             raise Interrupted(f"stopped by {stop.requested.name} after step {trainer.state.global_step}")

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-
 from tests.faults.campaign import campaign, can_mount
 from tests.faults.cases import cases
 

@@ -52,9 +52,15 @@ def test_early_stopping_goes_on_with_the_patience_it_has_left(stopped, tiny_reci
     """Upstream forgets how often the metric has not improved: a resumed run would stop later."""
     tiny_recipe["data"]["eval_fraction"] = 0.25
     early = {
-        "max_steps": 40, "learning_rate": 0.3, "lr_scheduler_type": "constant", "eval_strategy": "steps", "eval_steps": 2, "load_best_model_at_end": True,
-        "metric_for_best_model": "eval_loss", "early_stopping_patience": 3,
-    }  # fmt: skip
+        "max_steps": 40,
+        "learning_rate": 0.3,
+        "lr_scheduler_type": "constant",
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss",
+        "early_stopping_patience": 3,
+    }
     recipe = stopped(6, **early)
     again = train(recipe, resume=True)
     straight = train(recipe | {"output_dir": "straight"})
@@ -159,7 +165,12 @@ def test_another_number_of_processes_goes_on_and_says_that_it_is_not_exact(
     tiny_recipe, write_recipe, cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    tiny_recipe["training"] |= {"max_steps": 6, "save_steps": 2, "global_batch_size": 8, "per_device_train_batch_size": 4}
+    tiny_recipe["training"] |= {
+        "max_steps": 6,
+        "save_steps": 2,
+        "global_batch_size": 8,
+        "per_device_train_batch_size": 4,
+    }
     path = write_recipe(tiny_recipe)
     with monkeypatch.context() as context:
         stop_after(context, 4)
