@@ -13,6 +13,7 @@ from tests.methods.test_dpo import ADAPTER, PAIRS, losses, sft_adapter, stop_aft
 from tests.unit.test_data_pairs import bert_tokenizer
 
 import alignkit
+from alignkit import api
 from alignkit.errors import Interrupted, RunFailed
 from alignkit.evaluation.preference import calibration
 from alignkit.runs import Run
@@ -185,3 +186,12 @@ def test_calibration_is_of_the_preferred_answer() -> None:
     (low, high) = calibration(np.array([0.1, -0.1, 3.0, 3.0, -3.0, 3.0]))
     assert low[0] == pytest.approx(0.525, abs=1e-3) and low[1:] == [0.5, 2]
     assert high[0] == pytest.approx(0.9526, abs=1e-3) and high[1:] == [0.75, 4]
+
+
+@pytest.mark.parametrize("asked", [{}, {"baseline": True}])
+def test_a_run_evaluated_later_leaves_the_same_baseline_out(train: Train, asked: dict[str, Any]) -> None:
+    """Its own recipe.yaml gives every value, which once made a default look like a wish."""
+    task = {"name": "held_out_pairs", "task": "preference", "batch_size": 4, **asked}
+    run = train(evaluation=[task])
+    again = api.evaluate(run.path)
+    assert "baseline" not in {score["model"] for score in [*again, *run.scores()]}

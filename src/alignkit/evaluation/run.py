@@ -61,10 +61,7 @@ def evaluate_run(
     def evaluate(model: Any, label: str) -> list[Score]:
         every = enumerate(recipe.tasks())
         alone = label == TUNED or tuned_model is None
-        wanted = {f"evaluation.{number}": task for number, task in every if task.baseline or alone}
-        if label == BASELINE and _has_no_head(recipe, start):
-            wanted = {field: task for field, task in wanted.items() if task.task != "classification"}
-            say("the model that training started from has no head for labels: it is not scored as a classifier")
+        wanted = {f"evaluation.{number}": task for number, task in every if task.baseline is not False or alone}
         return evaluate_tasks(
             list(wanted.values()),
             model,
@@ -84,7 +81,10 @@ def evaluate_run(
         )
 
     scores = [] if tuned_model is None else evaluate(tuned_model, TUNED)
-    if any(task.baseline for task in recipe.tasks()) or tuned_model is None:
+    asked = any(task.baseline is not False for task in recipe.tasks())
+    if asked and tuned_model is not None and _has_no_head(recipe, start):
+        say("the model that training started from has no head yet, and would answer by chance: it is not scored")
+    elif asked or tuned_model is None:
         with _baseline(recipe, tuned_model, tokenizer, precision, start, load_baseline, say) as model:
             scores += evaluate(model, BASELINE)
     return scores

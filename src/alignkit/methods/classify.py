@@ -65,7 +65,7 @@ class ClassifyRecipe(Recipe):
         """A classifier is always evaluated: on its eval split, if the recipe names no task."""
         # The start of training has no head for these labels, as a rule: it is measured only where the recipe says so.
         named = [
-            task if "baseline" in task.model_fields_set else task.model_copy(update={"baseline": False})
+            task if task.baseline is not None else task.model_copy(update={"baseline": False})
             for task in self.evaluation
         ]
         return named or [HELD_OUT]

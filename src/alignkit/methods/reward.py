@@ -32,9 +32,7 @@ class RewardRecipe(Recipe):
         What training starts from gives every text the same reward: it is measured only where a task asks for it.
         """
         return [
-            task.model_copy(update={"baseline": False})
-            if task.task == TASK and "baseline" not in task.model_fields_set
-            else task
+            task.model_copy(update={"baseline": False}) if task.task == TASK and task.baseline is None else task
             for task in held_out_pairs(self)
         ]
 

@@ -191,7 +191,7 @@ def vllm_can_do_it(recipe: Recipe) -> Iterator[Finding]:
         if recipe.quantization is not None:
             message = "vLLM would generate from the base in full precision, which is not the model that was trained"
             yield f"{at}.use_vllm", message, "leave it out"
-        if recipe.model.init is not None and task.baseline:
+        if recipe.model.init is not None and task.baseline is not False:
             hint = "say baseline: false, or leave use_vllm out"
             yield (
                 f"{at}.use_vllm",
@@ -240,7 +240,7 @@ def _judged_against(at: str, task: EvaluationTask, judge: JudgeSection) -> Itera
             "the answers are held against one thing, and `against` names it",
             "keep one of the two",
         )
-    elif judge.against in (None, "baseline") and judge.against_run is None and not task.baseline:
+    elif judge.against in (None, "baseline") and judge.against_run is None and task.baseline is False:
         hint = "leave `baseline: false` out, or say against: reference, or against_run"
         yield f"{at}.against", "there is no baseline to hold the answers against", hint
 

@@ -172,8 +172,8 @@ class EvaluationTask(Section):
     """The fields of transformers' GenerationConfig."""
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Examples at once."""
-    baseline: bool = True
-    """Whether the model that training started from is measured too."""
+    baseline: bool | None = None
+    """Whether the model that training started from is measured too (default: yes, but where it has no head yet)."""
     max_rows: Annotated[int, Field(gt=0)] | None = None
     """Use at most this many examples."""
     max_length: Annotated[int, Field(ge=2)] | None = None
