@@ -119,10 +119,18 @@ class Guards(WholeCheckpoints):
         )
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """Upstream asks whether training is over only after a step: resumed at the last one, it would take another."""
+        """What upstream does too late: ask whether training is over, and tell the order of examples its epoch.
+
+        It asks after a step, so a run resumed at its last one would take another. And it tells the epoch to what is
+        left of a resumed epoch's batches, which pass it on only where one process has them all: on several, a run
+        resumed past its first epoch would see the first one's order.
+        """
         if self.state.global_step >= self.state.max_steps or self._patience_is_out():
             self.control.should_training_stop = True
             return
+        batches, epoch = kwargs.get("train_dataloader"), kwargs.get("epoch")
+        if epoch is not None and hasattr(batches, "set_epoch"):
+            batches.set_epoch(epoch)
         super()._run_epoch(*args, **kwargs)
 
     def _patience_is_out(self) -> bool:
