@@ -117,7 +117,7 @@ def test_what_the_judge_does_not_say_is_counted_and_asked_again(run: Any, endpoi
     ("judge", "words"),
     [
         ({"base_url": "localhost:8000"}, "base_url: must be the endpoint's address"),
-        ({"base_url": "http://me:secret@localhost/v1"}, "base_url: holds a user's name or password"),
+        ({"base_url": "http://me:secret@localhost/v1"}, "base_url: holds a token, a URL with a password"),
         ({"against": "reference", "against_run": "x"}, "keep one of the two"),
         ({"api_key_env": "NO_SUCH_KEY"}, "api_key_env: the environment has no NO_SUCH_KEY"),
         ({"prompt_path": "none.txt"}, "prompt_path: there is no file"),

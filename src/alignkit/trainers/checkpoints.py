@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import Trainer
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import rotate_checkpoints
@@ -48,7 +49,7 @@ class WholeCheckpoints(Trainer):
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 self._settle_checkpoint(self._aside / name, folder / name)
-        except Interrupted:
+        except (Interrupted, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # torch, safetensors and json each have their own way to say that a disk is full
             raise self._not_written(error, folder) from error

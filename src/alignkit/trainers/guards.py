@@ -128,7 +128,8 @@ class Guards(WholeCheckpoints):
         if self.state.global_step >= self.state.max_steps or self._patience_is_out():
             self.control.should_training_stop = True
             return
-        batches, epoch = kwargs.get("train_dataloader"), kwargs.get("epoch")
+        batches: Any = kwargs.get("train_dataloader")
+        epoch = kwargs.get("epoch")
         if epoch is not None and hasattr(batches, "set_epoch"):
             batches.set_epoch(epoch)
         super()._run_epoch(*args, **kwargs)
