@@ -200,7 +200,7 @@ def killed_at(
         aside = folder.checkpoints_dir / ASIDE
         reached = _last_step(folder) >= step
         if reached and (aside.exists() if in_save else True):
-            time.sleep(rng.uniform(0, 0.03) if in_save else rng.uniform(0, 0.3))
+            time.sleep(rng.uniform(0, 0.03) if in_save else rng.uniform(0, 0.1))
             if process.poll() is not None:
                 return None
             kill_all(process)

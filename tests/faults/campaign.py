@@ -154,7 +154,7 @@ def bit_flipped(attempt: Attempt) -> str | None:
 
 def _damaged(attempt: Attempt, damage: Callable[[Path], None]) -> str | None:
     """A random file of the newest checkpoint: the run goes on from the one before, and says so."""
-    attempt.stopped(STEPS * 2 // 3)
+    attempt.stopped(STEPS // 2)
     newest = by_step(attempt.run / "checkpoints")[0][1]
     files = [file for file in newest.rglob("*") if file.is_file() and file.stat().st_size]
     damage(attempt.rng.choice(files))
@@ -166,7 +166,7 @@ def _damaged(attempt: Attempt, damage: Callable[[Path], None]) -> str | None:
 
 
 def all_damaged(attempt: Attempt) -> str | None:
-    attempt.stopped(STEPS * 2 // 3)
+    attempt.stopped(STEPS // 2)
     for _, path in by_step(attempt.run / "checkpoints"):
         os.truncate(path / "trainer_state.json", 10)
     return attempt.refused(attempt.go_on(), "is damaged")

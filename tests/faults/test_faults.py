@@ -27,4 +27,4 @@ def test_a_run_survives(name: str, faults: tuple[str, ...], kills: int, tmp_path
     os.environ["OMP_NUM_THREADS"] = "1"
     tally = campaign(name, cases(tmp_path)[name], tmp_path / "case", kills=kills, faults=faults)
     assert tally.failures == []
-    assert sum(len(tried) for tried in tally.tried.values()) >= min(kills, 2)
+    assert tally.tried, "no run was killed before it ended"
