@@ -238,7 +238,6 @@ def verify_resume(
         UserError: what the recipe's own command refuses.
         RunFailed: a run that fails without being killed.
     """
-    from alignkit import launch
     from alignkit.console import Voice
     from alignkit.verify_resume import verify
 

@@ -79,10 +79,7 @@ def train(
     run = Run(recipe.output_dir)
     config = None if accelerate is None else processes.read_config(accelerate)
     _require_shares(recipe, config)
-    if resume and overwrite:
-        raise UserError("--resume goes on with a run and --overwrite replaces it; give one of the two")
-    if allow_changes and not resume:
-        raise UserError("--allow-changes is for a run that goes on; give it with --resume")
+    _require_consistent(resume=resume, overwrite=overwrite, allow_changes=allow_changes)
     follows = config is not None and config.machine_rank > 0  # another machine's process holds the folder
     if not follows and (problem := run.problem(overwrite=overwrite, resume=resume)):
         raise UserError(problem)
@@ -98,33 +95,46 @@ def train(
         results=_other_results(recipe, results or {}),
     )
     number = 1 if config is None else config.num_processes
-
-    def going_on() -> Job:
-        if not resume:
-            return job
-        return replace(job, resumed=resumption(recipe, run, processes=number, allow_changes=allow_changes))
-
     if follows:
         assert config is not None
         run.elsewhere = True
-        processes.run(config, going_on())
+        processes.run(config, _going_on(job, number))
         return run
     with run.hold(overwrite=overwrite, resume=resume), logged_to(run.log_path) as warned:
-        job = going_on()
+        job = _going_on(job, number)
         if config is not None and config.kind != "here":
             _train_in_ranks(config, job)
             return run
-        say = Voice()
-        say("loading the libraries")
-        try:
-            with _stoppable():
-                worker: Any = importlib.import_module("alignkit.worker")
-        except (Interrupted, KeyboardInterrupt):
-            if not run.recipe_path.exists():  # an earlier run in this folder stays as it was
-                run.discard()
-            raise
-        worker.train(job, say, warned.messages)
+        _train_here(job, warned.messages)
     return run
+
+
+def _require_consistent(*, resume: bool, overwrite: bool, allow_changes: bool) -> None:
+    if resume and overwrite:
+        raise UserError("--resume goes on with a run and --overwrite replaces it; give one of the two")
+    if allow_changes and not resume:
+        raise UserError("--allow-changes is for a run that goes on; give it with --resume")
+
+
+def _going_on(job: Job, number: int) -> Job:
+    """The job with where it goes on, in `number` processes."""
+    if not job.resume:
+        return job
+    resumed = resumption(job.recipe, job.run, processes=number, allow_changes=job.allow_changes)
+    return replace(job, resumed=resumed)
+
+
+def _train_here(job: Job, warnings: list[str]) -> None:
+    say = Voice()
+    say("loading the libraries")
+    try:
+        with _stoppable():
+            worker: Any = importlib.import_module("alignkit.worker")
+    except (Interrupted, KeyboardInterrupt):
+        if not job.run.recipe_path.exists():  # an earlier run in this folder stays as it was
+            job.run.discard()
+        raise
+    worker.train(job, say, warnings)
 
 
 def _require_shares(recipe: Recipe, config: processes.Processes | None) -> None:

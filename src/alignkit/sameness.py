@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,10 @@ from typing import Any
 from alignkit.checkpoints import by_step, read_progress
 from alignkit.runs import Run
 
-TIMES = re.compile(r"runtime$|per_second$|^(step_time|reward_wait_s)$|time_s$|/wait")
-"""Keys of metrics that say how long something took, which is never the same twice."""
+TIMES = ("_runtime", "_per_second", "_preparation_time", "step_time", "_wait_s")
+"""Ends of the names of quantities that tell how fast a machine was, and nothing of the result."""
+BLOCK = 2**22
+Line = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -43,21 +45,16 @@ def _weights(one: Path, other: Path) -> Verdict:
     names = sorted({str(file.relative_to(run)) for run in (one, other) for file in _results(run)})
     if not names:
         return Verdict("weights", False, "neither run has a result")
-    count, differing, largest = 0, [], 0.0
+    count = 0
     for name in names:
         if not (one / name).exists() or not (other / name).exists():
             return Verdict("weights", False, f"only one of the runs has {name}")
-        tensors, others = _tensors(one / name), _tensors(other / name)
-        if tensors.keys() != others.keys():
+        then, now = tensors(one / name), tensors(other / name)
+        if then.keys() != now.keys():
             return Verdict("weights", False, f"{name}: the names of the tensors differ")
-        for key, tensor in tensors.items():
-            count += 1
-            if not _equal(tensor, others[key]):
-                differing.append(key)
-                largest = max(largest, _distance(tensor, others[key]))
-    if differing:
-        detail = f"{len(differing)} of {count} tensors differ, by up to {largest:.3g}: {differing[0]}, …"
-        return Verdict("weights", False, detail)
+        if differing := [key for key in then if not same_bytes(then[key], now[key])]:
+            return Verdict("weights", False, f"{name}: {how_far(then, now, differing)}")
+        count += len(then)
     return Verdict("weights", True, f"{count} tensors")
 
 
@@ -66,16 +63,58 @@ def _results(run: Path) -> Iterator[Path]:
         yield from folder.rglob("*.safetensors")
 
 
-def _tensors(file: Path) -> dict[str, Any]:
-    from safetensors.torch import load_file
+@dataclass(frozen=True)
+class Tensor:
+    file: Path
+    kind: str  # dtype and shape
+    first: int
+    last: int
 
-    return dict(load_file(file))
+
+def tensors(*files: Path) -> dict[str, Tensor]:
+    """Where each tensor of these safetensors files lies; nothing is loaded."""
+    found = {}
+    for path in files:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        for name, entry in header.items():
+            first, last = (8 + length + offset for offset in entry["data_offsets"])
+            found[name] = Tensor(path, f"{entry['dtype']}{entry['shape']}", first, last)
+    return found
 
 
-def _distance(one: Any, other: Any) -> float:
-    if one.shape != other.shape:
-        return float("inf")
-    return float((one.double() - other.double()).abs().max())
+def same_bytes(one: Tensor, other: Tensor) -> bool:
+    if one.kind != other.kind:
+        return False
+    with one.file.open("rb") as mine, other.file.open("rb") as theirs:
+        mine.seek(one.first)
+        theirs.seek(other.first)
+        left = one.last - one.first
+        while left > 0:
+            size = min(BLOCK, left)
+            if mine.read(size) != theirs.read(size):
+                return False
+            left -= size
+    return True
+
+
+def how_far(then: dict[str, Tensor], now: dict[str, Tensor], differing: list[str]) -> str:
+    """The largest absolute difference, and where; torch reads the types that numpy lacks."""
+    safetensors: Any = importlib.import_module("safetensors")
+    worst, place = 0.0, differing[0]
+    for name in differing:
+        if then[name].kind != now[name].kind:
+            return f"{name} is {then[name].kind} in one and {now[name].kind} in the other"
+        pair = []
+        for tensor in (then[name], now[name]):
+            with safetensors.safe_open(tensor.file, framework="pt") as file:
+                pair.append(file.get_tensor(name).double())
+        distance = float((pair[0] - pair[1]).abs().max())
+        if not distance <= worst:  # NaN too
+            worst, place = distance, name
+    return f"{len(differing)} of {len(then)} tensors differ, by {worst:.3g} at most ({place})"
 
 
 # ---------------------------------------------------------------------- the newest checkpoint of each
@@ -110,8 +149,8 @@ def _same_file(one: Path, other: Path) -> bool:
     if one.read_bytes() == other.read_bytes():
         return True
     if one.suffix == ".safetensors":
-        tensors, others = _tensors(one), _tensors(other)
-        return tensors.keys() == others.keys() and all(_equal(tensors[key], others[key]) for key in tensors)
+        then, now = tensors(one), tensors(other)
+        return then.keys() == now.keys() and all(same_bytes(then[key], now[key]) for key in then)
     if one.suffix not in (".pt", ".pth", ".bin"):
         return False
     import torch
@@ -134,7 +173,7 @@ def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, np.ndarray):
         return isinstance(other, np.ndarray) and one.dtype == other.dtype and one.tobytes() == other.tobytes()
     if isinstance(one, dict):
-        keys = [key for key in one if not (isinstance(key, str) and TIMES.search(key))]
+        keys = [key for key in one if not (isinstance(key, str) and is_time(key))]
         return isinstance(other, dict) and one.keys() == other.keys() and all(_equal(one[k], other[k]) for k in keys)
     if isinstance(one, list | tuple):
         return type(one) is type(other) and len(one) == len(other) and all(map(_equal, one, other))
@@ -142,29 +181,39 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 # ---------------------------------------------------------------------- what was logged and scored
+def is_time(key: str) -> bool:
+    """Whether a logged quantity tells how fast a machine was."""
+    return key.endswith(TIMES) or key.startswith("profiling/")
+
+
+def differing_line(then: list[Line], now: list[Line]) -> tuple[Line, Line, str] | None:
+    """The first pair of lines that differ in more than times, and a key in which they do: the loss, if that is one."""
+    for before, after in zip(then, now, strict=False):
+        for key in sorted({*before, *after}, key=lambda key: (key != "loss", key)):
+            if not is_time(key) and before.get(key) != after.get(key):
+                return before, after, key
+    return None
+
+
+def scores_by_key(run: Run) -> dict[tuple[str, ...], Any]:
+    keys = ("name", "split", "model", "metric", "slice")
+    return {tuple(str(score.get(key)) for key in keys): score.get("value") for score in run.scores()}
+
+
 def _metrics(one: Run, other: Run) -> Verdict:
-    lines, others = (
-        [{key: value for key, value in line.items() if not TIMES.search(key)} for line in run.metrics()]
-        for run in (one, other)
-    )
-    for line, line_too in zip(lines, others, strict=False):
-        if line != line_too:
-            keys = [key for key in {**line, **line_too} if line.get(key) != line_too.get(key)]
-            values = f"{line.get(keys[0])} and {line_too.get(keys[0])}"
-            return Verdict("metrics", False, f"step {line.get('step')}: {keys[0]} is {values}")
-    if len(lines) != len(others):
-        return Verdict("metrics", False, f"{len(lines)} lines and {len(others)} lines")
-    return Verdict("metrics", True, f"{len(lines)} lines")
+    then, now = one.metrics(), other.metrics()
+    if found := differing_line(then, now):
+        before, after, key = found
+        told = f"{key} is {before.get(key)} and {after.get(key)}"
+        return Verdict("metrics", False, f"step {before.get('step')}: {told}")
+    if len(then) != len(now):
+        return Verdict("metrics", False, f"{len(then)} lines and {len(now)} lines")
+    return Verdict("metrics", True, f"{len(then)} lines")
 
 
 def _scores(one: Run, other: Run) -> Verdict:
-    def keyed(run: Run) -> dict[str, Any]:
-        kept = ("name", "model", "metric", "slice", "split")
-        return {json.dumps([score.get(key) for key in kept]): score["value"] for score in run.scores()}
-
-    scores, others = keyed(one), keyed(other)
-    different = [key for key in {**scores, **others} if scores.get(key) != others.get(key)]
-    if different:
-        name = ", ".join(str(part) for part in json.loads(different[0]) if part)
-        return Verdict("scores", False, f"{name}: {scores.get(different[0])} and {others.get(different[0])}")
-    return Verdict("scores", True, f"{len(scores)} scores")
+    then, now = scores_by_key(one), scores_by_key(other)
+    for key in {**then, **now}:
+        if then.get(key) != now.get(key):
+            return Verdict("scores", False, f"{', '.join(key)}: {then.get(key)} and {now.get(key)}")
+    return Verdict("scores", True, f"{len(then)} scores")

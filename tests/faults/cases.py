@@ -9,6 +9,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.classifiers import texts, tiny_bert
+from tests.llamas import tiny_llama
 
 STEPS = 12
 LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": ["q_proj", "v_proj"]}
@@ -23,28 +24,9 @@ ONLINE = {
 REWARDS = [{"name": "regex", "options": {"pattern": "[a-m]"}}, {"name": "length", "options": {"max": 3, "soft": 6}}]
 
 
-def tiny_llama(folder: Path) -> Path:
-    """A random Llama of two layers with the packaged character tokenizer."""
-    import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    import alignkit
-
-    tokenizer = AutoTokenizer.from_pretrained(Path(alignkit.__file__).parent / "assets" / "tokenizers" / "characters")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=128, pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 def cases(folder: Path) -> dict[str, dict[str, Any]]:
     """Recipes by name; the models and files that they name are written to `folder`."""
-    llama, bert = tiny_llama(folder / "llama"), tiny_bert(folder / "bert")
+    llama, bert = tiny_llama(folder / "llama", width=64, positions=128), tiny_bert(folder / "bert")
     rows = folder / "texts.jsonl"
     rows.write_text("".join(json.dumps(row) + "\n" for row in texts(40)))
 

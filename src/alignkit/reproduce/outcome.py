@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from alignkit.runs import Run
+from alignkit.sameness import differing_line, how_far, same_bytes, scores_by_key, tensors
 
 BESIDE = ("model", "critic")
 """The folders of a run that hold what was learned."""
-TIMES = ("_runtime", "_per_second", "_preparation_time", "step_time", "_wait_s")
-"""Ends of the names of quantities that tell how fast a machine was, and nothing of the result."""
-BLOCK = 2**22
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,7 @@ def _settings(one: Run, other: Run) -> Verdict:
 # ---------------------------------------------------------------------- weights
 def _weights(one: Run, other: Run) -> Iterator[Verdict]:
     for name in BESIDE:
-        then, now = _tensors(one.path / name), _tensors(other.path / name)
+        then, now = (tensors(*sorted((run.path / name).glob("*.safetensors"))) for run in (one, other))
         if not then and not now and name != "model":
             continue
         part = "weights" if name == "model" else f"{name}'s weights"
@@ -81,75 +76,21 @@ def _weights(one: Run, other: Run) -> Iterator[Verdict]:
             lacking = sorted(then.keys() ^ now.keys())
             yield Verdict(part, False, f"{len(lacking)} tensors only one of the two has, such as {lacking[0]}")
         else:
-            differing = [key for key in then if not _same_bytes(then[key], now[key])]
+            differing = [key for key in then if not same_bytes(then[key], now[key])]
             if differing:
-                yield Verdict(part, False, _how_far(then, now, differing))
+                yield Verdict(part, False, how_far(then, now, differing))
             else:
                 yield Verdict(part, True, f"bitwise equal ({len(then)} tensors)")
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    file: Path
-    kind: str  # dtype and shape
-    first: int
-    last: int
-
-
-def _tensors(folder: Path) -> dict[str, _Tensor]:
-    found = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-        for name, entry in header.items():
-            first, last = (8 + length + offset for offset in entry["data_offsets"])
-            found[name] = _Tensor(path, f"{entry['dtype']}{entry['shape']}", first, last)
-    return found
-
-
-def _same_bytes(one: _Tensor, other: _Tensor) -> bool:
-    if one.kind != other.kind:
-        return False
-    with one.file.open("rb") as mine, other.file.open("rb") as theirs:
-        mine.seek(one.first)
-        theirs.seek(other.first)
-        left = one.last - one.first
-        while left > 0:
-            size = min(BLOCK, left)
-            if mine.read(size) != theirs.read(size):
-                return False
-            left -= size
-    return True
-
-
-def _how_far(then: dict[str, _Tensor], now: dict[str, _Tensor], differing: list[str]) -> str:
-    """The largest absolute difference, and where; torch reads the types that numpy lacks."""
-    safetensors: Any = importlib.import_module("safetensors")
-    worst, place = 0.0, differing[0]
-    for name in differing:
-        if then[name].kind != now[name].kind:
-            return f"{name} is {then[name].kind} in one and {now[name].kind} in the other"
-        pair = []
-        for tensor in (then[name], now[name]):
-            with safetensors.safe_open(tensor.file, framework="pt") as file:
-                pair.append(file.get_tensor(name).double())
-        distance = float((pair[0] - pair[1]).abs().max())
-        if not distance <= worst:  # NaN too
-            worst, place = distance, name
-    return f"{len(differing)} of {len(then)} tensors differ, by {worst:.3g} at most ({place})"
 
 
 # ---------------------------------------------------------------------- metrics and scores
 def _metrics(one: Run, other: Run) -> Verdict:
     """Line by line, times left out."""
     then, now = one.metrics(), other.metrics()
-    for before, after in zip(then, now, strict=False):
-        for key in sorted({*before, *after}, key=lambda key: (key != "loss", key)):
-            if not _a_time(key) and before.get(key) != after.get(key):
-                told = f"{key} {_told(before, key)} then, {_told(after, key)} now"
-                return Verdict("metrics", False, f"differ from step {before.get('step')} on: {told}")
+    if found := differing_line(then, now):
+        before, after, key = found
+        told = f"{key} {_told(before, key)} then, {_told(after, key)} now"
+        return Verdict("metrics", False, f"differ from step {before.get('step')} on: {told}")
     if len(then) != len(now):
         return Verdict("metrics", False, f"{len(then)} lines then, {len(now)} now; those that both have are equal")
     return Verdict("metrics", True if then else None, f"equal ({len(then)} lines)" if then else "none logged")
@@ -160,16 +101,8 @@ def _told(line: dict[str, Any], key: str) -> str:
     return f"{value:.9g}" if isinstance(value, float) else str(value)
 
 
-def _a_time(key: str) -> bool:
-    return key.endswith(TIMES) or key.startswith("profiling/")
-
-
 def _scores(one: Run, other: Run) -> Verdict:
-    def by_key(run: Run) -> dict[tuple[str, ...], Any]:
-        keys = ("name", "split", "model", "metric", "slice")
-        return {tuple(str(score.get(key)) for key in keys): score.get("value") for score in run.scores()}
-
-    then, now = by_key(one), by_key(other)
+    then, now = scores_by_key(one), scores_by_key(other)
     differing = [key for key in {**then, **now} if then.get(key) != now.get(key)]
     if not differing:
         return Verdict("scores", True if then else None, f"equal ({len(then)} scores)" if then else "none")
