@@ -13,12 +13,15 @@ from ruamel.yaml import YAML
 
 from alignkit import secrets
 from alignkit.errors import Problem, UserError
-from alignkit.recipe import rules, shipped, source
+from alignkit.recipe import rule, shipped, source
 from alignkit.recipe.paths import defining_file, input_paths, local_path, put
 from alignkit.recipe.recipe import EVALUATION_ONLY, Recipe
 from alignkit.recipe.source import SET, Document, KeyPath
 from alignkit.recipe.suggest import closest
 from alignkit.recipe.wording import field_path, problems, shown
+
+# Importing these registers their rules.
+from alignkit.recipe import rules, task_rules  # noqa: F401  # isort: skip
 
 Classes = Mapping[str, type[Recipe]]
 NO_PLACE_FOR_SECRETS = (
@@ -67,7 +70,7 @@ def _validated(document: Document, classes: Classes, method: str | None) -> Reci
         found += problems(errors, document, cls)
         found += _other_contradictions(document, cls, errors)
         raise UserError(_in_order(found, document)) from None
-    found += [*_bare_sections(document, cls), *rules.check(recipe, document)]
+    found += [*_bare_sections(document, cls), *rule.check(recipe, document)]
     if not found:
         found += recipe.contradictions()
     if found:
@@ -168,7 +171,7 @@ def _other_contradictions(document: Document, cls: type[Recipe], errors: list[di
     except ValidationError:
         return []
     recipe._document = document
-    return rules.check(recipe, document, wrong)
+    return rule.check(recipe, document, wrong)
 
 
 def _in_order(found: Sequence[Problem], document: Document) -> list[Problem]:
