@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ NOISE = (
     "Failed to load CPU gemm_4bit_forward from kernels-community",  # an optional kernel of bitsandbytes
     "`gradient_checkpointing` is deprecated",  # transformers, of the field by which TRL's configs still go
     "`is_gradient_checkpointing` is deprecated",  # and of the property that TRL reads
+    " LOAD REPORT",  # transformers' table of weights without a place; models/loaded.py says what of it matters
 )
 PATIENCE = 60.0  # seconds that a plain stderr may stay silent before held-back lines are shown after all
 
@@ -95,11 +97,14 @@ class Voice:
         self.console.print(text, soft_wrap=True, markup=False)
 
 
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
 class SafeFormatter(logging.Formatter):
-    """Formats a line for log.txt, tracebacks included, with its secrets hidden."""
+    """Formats a line for log.txt, tracebacks included, with its secrets hidden and without a terminal's colours."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return safe(super().format(record))
+        return safe(_COLOURS.sub("", super().format(record)))
 
 
 class Warnings(logging.Handler):
@@ -111,7 +116,7 @@ class Warnings(logging.Handler):
         self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = safe(" ".join(record.getMessage().split()))[:500]
+        text = safe(" ".join(_COLOURS.sub("", record.getMessage()).split()))[:500]
         if any(noise in text for noise in NOISE):
             return
         if text not in self.messages and len(self.messages) < self.limit:

@@ -14,6 +14,7 @@ from tests.classifiers import recipe, sentences, texts, tiny_bert, word_tokenize
 from transformers import AutoConfig, AutoTokenizer, pipeline
 
 from alignkit import api, preflight
+from alignkit.compare import compare
 from alignkit.data.heads import prepare_labelled
 from alignkit.errors import UserError
 from alignkit.evaluation.classifier import Classifier
@@ -53,6 +54,9 @@ def test_a_classifier_answers_alike_through_pipeline(bert: Path, write_jsonl: Wr
     run = train(values)
     found = scores(run)
     assert {model for model, _ in found} == {"tuned", "majority", "tfidf_logreg"}
+    beside = compare([f"{run.path}:tfidf_logreg", run.path], metric=["accuracy", "matthews_correlation"])
+    assert [row["comparisons"][0]["p_holm"] is not None for row in beside["rows"]] == [True, True]
+    assert not beside["notes"]
     for metric in ("accuracy", "f1_macro", "f1_weighted", "matthews_correlation", "roc_auc"):
         assert found["tuned", metric]["ci95"][0] <= found["tuned", metric]["value"] <= found["tuned", metric]["ci95"][1]
     assert found["tfidf_logreg", "accuracy"]["value"] == 1.0  # one word says it
@@ -208,6 +212,7 @@ def test_a_numeric_target(bert: Path, write_jsonl: Write) -> None:
     found = scores(run)
     assert found["tuned", "mean_absolute_error"]["value"] < 0.8 < found["mean", "mean_absolute_error"]["value"]
     assert {"tuned", "mean", "tfidf_ridge"} == {model for model, _ in found}
+    assert compare([f"{run.path}:tfidf_ridge", run.path])["rows"]
     state = json.loads(next((run.checkpoints_dir).glob("checkpoint-80/trainer_state.json")).read_text())
     measured = [line["eval_mean_absolute_error"] for line in state["log_history"] if "eval_mean_absolute_error" in line]
     assert state["best_metric"] == min(measured[1:])  # an error: less is better
@@ -224,6 +229,7 @@ def test_a_tagger_answers_alike_through_pipeline(bert: Path, write_jsonl: Write,
     run = train(recipe(bert, {"train": "data.jsonl", "eval_fraction": 0.25}, task="token", training=training))
     found = scores(run)
     assert {model for model, _ in found} == {"tuned", "most_frequent_tag"}
+    assert compare([f"{run.path}:most_frequent_tag", run.path])["rows"]
     assert found["tuned", "entity_f1"]["value"] > 0.8
     model, tokenizer = load_result(run.model_dir, head="token_classification")
     classifier = Classifier(model, tokenizer)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM, PeftModel
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
 from alignkit.errors import UserError
@@ -403,6 +404,27 @@ def test_refusals_of_folders(base: Path, tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "m" / "config.json").write_text(json.dumps({**config, "model_type": "no-such-type"}))
     with pytest.raises(UserError, match=r"model\.model_name_or_path: .*no-such-type"):
         built(recipe)
+
+
+def test_a_checkpoint_that_lacks_weights(base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """transformers would go on with random ones: a layer of a file cut short, or the names that torch.compile leaves."""
+    weights = AutoModelForCausalLM.from_pretrained(base).state_dict()
+    config = json.loads((base / "config.json").read_text())
+    recipe = recipe_for({"model_name_or_path": str(tmp_path), "tokenizer_name_or_path": CHARACTERS})
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    cut = {name: value.clone() for name, value in weights.items() if "layers.1.mlp" not in name}
+    save_file(cut, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"lacks 3 of .* model\.layers\.1\.mlp\.down_proj\.weight, .*would be random"):
+        built(recipe)
+    compiled = {f"_orig_mod.{name}": value.clone() for name, value in weights.items()}
+    save_file(compiled, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"it holds weights that the model has not: _orig_mod\.lm_head"):
+        built(recipe)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
+    save_file({k: v.clone() for k, v in weights.items()}, tmp_path / "model.safetensors", {"format": "pt"})
+    with caplog.at_level("WARNING"):
+        built(recipe)
+    assert "weights that the model does not use: model.layers.1." in caplog.text
 
 
 def test_a_hub_id_out_of_reach() -> None:

@@ -14,8 +14,9 @@ def test_warnings_that_no_user_can_act_on_stay_in_the_log(tmp_path: Path) -> Non
         warnings.simplefilter("always")
         warnings.warn("`gradient_checkpointing` is deprecated and will be removed in v6.", FutureWarning, stacklevel=1)
         logging.getLogger("bitsandbytes").warning("Failed to load CPU gemm_4bit_forward from kernels-community: none")
-        logging.getLogger("peft").warning("something  is\nwrong")
+        logging.getLogger("peft").warning("\x1b[1mLlamaModel LOAD REPORT\x1b[0m from: here\nscore.weight | MISSING")
+        logging.getLogger("peft").warning("something  is\n\x1b[31mwrong\x1b[0m")
         logging.getLogger("peft").warning("something is wrong")
     assert collected.messages == ["something is wrong"]
     log = (tmp_path / "log.txt").read_text()
-    assert "gradient_checkpointing" in log and "gemm_4bit_forward" in log
+    assert "gradient_checkpointing" in log and "gemm_4bit_forward" in log and "score.weight" in log and "\x1b" not in log

@@ -13,6 +13,7 @@ import numpy as np
 
 from alignkit import metrics
 from alignkit.errors import Problem, UserError
+from alignkit.examples.labels import SIMPLE_MODELS
 from alignkit.metrics import Measurement
 from alignkit.metrics.measurement import mean_formula, mean_of
 from alignkit.runs import Run
@@ -34,6 +35,11 @@ class System:
     name: str
     run: Path
     model: str
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether it is one of the simple models beside a classifier: their settings are never those of a network."""
+        return self.model in SIMPLE_MODELS
 
     @cached_property
     def scores(self) -> dict[tuple[str, str], dict[str, Any]]:

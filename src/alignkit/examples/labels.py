@@ -24,6 +24,8 @@ MEASURED: dict[str, tuple[str, ...]] = {
     TOKEN: ("accuracy", "matthews_correlation", "entity_f1"),
 }
 """What an evaluation while training gives beside the loss: early stopping's metric is one of them."""
+SIMPLE_MODELS = ("majority", "tfidf_logreg", "mean", "tfidf_ridge", "most_frequent_tag")
+"""The names in scores.json of what stands beside a classifier, fitted in a moment on the same examples."""
 TEXT_COLUMNS = ("text", "sentence", "content", "review")
 TOKEN_COLUMNS = ("tokens", "words")
 CONFIG_KEY = "alignkit_classifier"

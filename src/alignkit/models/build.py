@@ -14,6 +14,7 @@ from alignkit.errors import UserError
 from alignkit.model_folders import describe_folder
 from alignkit.models.adapters import continue_adapter, keep_trainable_weights, merge_adapter, new_adapter
 from alignkit.models.heads import draw_head, remember_fresh
+from alignkit.models.loaded import check_loaded
 from alignkit.models.precision import Precision
 from alignkit.models.stack import refuse_unless_plain, stack_adapter
 from alignkit.models.start import Start, recipe_start, start_field
@@ -105,6 +106,7 @@ def load_base(start: Start, head: Head, complain: Complain, **options: Any) -> P
         model, found = auto_class(head).from_pretrained(
             start.base, revision=start.base_revision or "main", output_loading_info=True, **options
         )
+    check_loaded(model, found, head, start.base, complain)
     remember_fresh(model, found["missing_keys"])
     for module in model.modules():
         # On CPUs with AVX512-BF16, bitsandbytes (0.50) repacks 4-bit weights for inference at the first forward in
