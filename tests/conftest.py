@@ -21,6 +21,16 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("ALIGNKIT_NO_PLAN", "1")  # one test asks for it; a second or two a run otherwise
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first: begun last, one of them keeps a single worker busy for minutes after all others are done."""
+
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.parent.name
+        return 0 if folder == "learning" else 1 if folder == "faults" else 2 if item.get_closest_marker("slow") else 3
+
+    items.sort(key=rank)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Prepared data of tests never mixes with the user's."""
