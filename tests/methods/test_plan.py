@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from alignkit import api
+from alignkit.errors import UserError
 from alignkit.plan.run import Planner, planner
 
 MEASURE = """
@@ -47,6 +48,33 @@ def planned(write_recipe: Callable[..., Path]) -> Callable[..., Any]:
             return made.plan(full=full)
 
     return plan
+
+
+ODD_CODE = """
+from transformers import LlamaForCausalLM
+
+class OddForCausalLM(LlamaForCausalLM):
+    def __init__(self, config):
+        super().__init__(config)
+        self.model.embed_tokens.register_forward_pre_hook(lambda _, ids: print(ids[0].numpy().max()))
+"""
+
+
+def test_code_that_cannot_be_simulated_keeps_no_other_plan_back(
+    tiny_recipe: dict[str, Any], write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    good = write_recipe(tiny_recipe, "good.yaml")
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    config = {"model_type": "llama", "vocab_size": 128, "auto_map": {"AutoModelForCausalLM": "odd.OddForCausalLM"}}
+    (folder / "config.json").write_text(json.dumps(tiny_recipe["model"]["config"] | config))
+    (folder / "odd.py").write_text(ODD_CODE)
+    model = {"model_name_or_path": str(folder), "trust_remote_code": True}
+    tokenizer = {"tokenizer_name_or_path": tiny_recipe["model"]["tokenizer_name_or_path"]}
+    odd = write_recipe(tiny_recipe | {"model": model | tokenizer, "adapter": {"r": 2}}, "odd.yaml")
+    error, plan = api.plan_each([odd, good])
+    assert isinstance(error, UserError) and "llama cannot be simulated: " in str(error) and "\n" not in str(error)
+    assert isinstance(plan, dict) and plan["peak_memory_bytes"] > 0
 
 
 def grown(recipe: dict[str, Any], layers: int = 6, **config: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 from alignkit import methods
 from alignkit.console import redirect_libraries
 from alignkit.data.sources import quiet_datasets
-from alignkit.errors import UserError
+from alignkit.errors import Interrupted, UserError
 from alignkit.gpus import CPU, Gpu
 from alignkit.methods.base import Stage
 from alignkit.models.precision import Precision, choose_device, computes_bfloat16, decide_precision
@@ -199,8 +199,11 @@ class Planner:
         try:
             with resolved_by(self._resolver(depth_of(config))):
                 return simulate(replace(case, start=replace(self.start, config=config)))
-        except (CannotSimulate, *_FAKE_ERRORS) as error:
-            line = " ".join(str(error).split())[:200] or type(error).__name__
+        except (UserError, Interrupted):
+            raise
+        except Exception as error:  # a model's own code may raise anything where its tensors hold no values
+            line = " ".join(str(error).split())[:200]
+            line = line if isinstance(error, CannotSimulate) else f"{type(error).__name__}: {line}"
             message = f"{config.model_type} cannot be simulated: {line}"
             raise UserError(self.recipe.problem("model", message, "no plan is better than a wrong one")) from error
 
@@ -246,14 +249,6 @@ class Planner:
             layers=depth_of(self.start.config),
             notes=notes,
         )
-
-
-_FAKE_ERRORS = (
-    torch._subclasses.fake_tensor.UnsupportedFakeTensorException,
-    torch._subclasses.fake_tensor.DynamicOutputShapeException,
-    torch._subclasses.fake_tensor.DataDependentOutputException,
-    NotImplementedError,
-)
 
 
 def _size(start: Start) -> int:
