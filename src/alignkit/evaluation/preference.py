@@ -187,7 +187,7 @@ def _thirds(column: str, values: np.ndarray) -> dict[tuple[str, str], list[int]]
     for number in np.unique(bucket):
         places = np.flatnonzero(bucket == number).tolist()
         low, high = values[places].min(), values[places].max()
-        made[column, f"{low:g} to {high:g}"] = places
+        made[column, f"{low:g}" if low == high else f"{low:g} to {high:g}"] = places
     return made if len(made) > 1 else {}
 
 

@@ -67,6 +67,21 @@ def _against_simple(scores: Sequence[Score], name: str) -> Table | None:
     return Table([*columns, Column("Difference", True)], rows, stack=True) if rows else None
 
 
+def beside_simple(scores: Sequence[Score]) -> str:
+    """A sentence on the first score that has simple models beside it: against the best of them."""
+    for tuned in scores:
+        others = [
+            one for one in scores
+            if (one.name, one.metric) == (tuned.name, tuned.metric) and one.difference is not None and not one.slice
+        ]  # fmt: skip
+        if tuned.model != TUNED or tuned.slice or not others:
+            continue
+        best = min(others, key=lambda one: one.value if numbers.lower_is_better(one.metric) else -one.value)
+        value, simple = (numbers.score(one.value, one.metric) for one in (tuned, best))
+        return f"{tuned.metric} on {tuned.name} is {value}, that of {best.model} {simple}: {_verdict(best).detail}."
+    return ""
+
+
 def _verdict(score: Score) -> Cell:
     assert score.difference is not None
     value, low, high = score.difference

@@ -8,6 +8,7 @@ from alignkit.report import numbers
 from alignkit.report.blocks import Bullets, Fact, Facts, Section, Tone
 from alignkit.report.curves import Series
 from alignkit.report.data import ReportData, dig
+from alignkit.report.sections.classification import beside_simple
 from alignkit.report.sections.scores import comparisons
 
 METHODS = {
@@ -52,7 +53,7 @@ def headline(data: ReportData) -> Headline:
     method = str(data.manifest_at("method") or data.recipe_at("method") or "")
     words = [METHODS.get(method, method), tuning(data)]
     tone, sentence = STATES.get(data.state, STATES["empty"])
-    if gain := _gain(data):
+    if gain := _gain(data) or beside_simple(data.scores):
         sentence = f"{sentence} {gain}"
     return Headline(
         kicker=" · ".join(word for word in words if word),
