@@ -40,8 +40,8 @@ def test_train_report_and_predict(
     assert done.returncode == 0, done.stderr
     scored = {(score["model"], score["metric"]) for score in json.loads(done.stdout)["scores"]}
     assert {("tuned", "matthews_correlation"), ("majority", "accuracy"), ("tfidf_logreg", "roc_auc")} <= scored
-    report = (tmp_path / "run" / "report.md").read_text()
-    assert re.search(r"accuracy on held_out is [\d.]+, that of \w+ [\d.]+: (better|worse|no clear difference)", report.replace("\\", ""))
+    report = (tmp_path / "run" / "report.md").read_text().replace("\\", "")
+    assert re.search(r"accuracy on held_out is [\d.]+, that of \w+ [\d.]+: (better|worse|no clear difference)", report)
     assert "tfidf" in report and "Confusion" not in report.split("## Right and wrong answers")[0]
 
     # Empty texts, emoji, right-to-left and Devanagari go through, in order, under the columns of the training data.

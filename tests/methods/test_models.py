@@ -407,7 +407,7 @@ def test_refusals_of_folders(base: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_checkpoint_that_lacks_weights(base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """transformers would go on with random ones: a layer of a file cut short, or the names that torch.compile leaves."""
+    """transformers would go on with random ones: a layer that is not there, or the names that torch.compile leaves."""
     weights = AutoModelForCausalLM.from_pretrained(base).state_dict()
     config = json.loads((base / "config.json").read_text())
     recipe = recipe_for({"model_name_or_path": str(tmp_path), "tokenizer_name_or_path": CHARACTERS})
