@@ -1,4 +1,4 @@
-"""Did every weight of a checkpoint find its place? transformers warns where one did not, and goes on with a random one."""
+"""Did every weight of a checkpoint find its place? transformers warns where one did not, and goes on with random ones."""
 
 from __future__ import annotations
 

@@ -76,7 +76,8 @@ def beside_simple(scores: Sequence[Score]) -> str:
         ]  # fmt: skip
         if tuned.model != TUNED or tuned.slice or not others:
             continue
-        best = min(others, key=lambda one: one.value if numbers.lower_is_better(one.metric) else -one.value)
+        sign = 1 if numbers.lower_is_better(tuned.metric) else -1
+        best = min(others, key=lambda one: sign * (one.value or 0.0))
         value, simple = (numbers.score(one.value, one.metric) for one in (tuned, best))
         return f"{tuned.metric} on {tuned.name} is {value}, that of {best.model} {simple}: {_verdict(best).detail}."
     return ""
