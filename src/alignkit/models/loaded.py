@@ -1,4 +1,4 @@
-"""Did every weight of a checkpoint find its place? transformers warns where one did not, and goes on with random ones."""
+"""Did every weight of a checkpoint find its place? Where one did not, transformers only warns."""
 
 from __future__ import annotations
 
