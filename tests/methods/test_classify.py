@@ -229,7 +229,8 @@ def test_a_tagger_answers_alike_through_pipeline(bert: Path, write_jsonl: Write,
     run = train(recipe(bert, {"train": "data.jsonl", "eval_fraction": 0.25}, task="token", training=training))
     found = scores(run)
     assert {model for model, _ in found} == {"tuned", "most_frequent_tag"}
-    assert compare([f"{run.path}:most_frequent_tag", run.path])["rows"]
+    beside = compare([f"{run.path}:most_frequent_tag", run.path])
+    assert {row["metric"] for row in beside["rows"] if row["comparisons"]} == {"entity_f1", "accuracy"}
     assert found["tuned", "entity_f1"]["value"] > 0.8
     model, tokenizer = load_result(run.model_dir, head="token_classification")
     classifier = Classifier(model, tokenizer)

@@ -134,6 +134,7 @@ def measure(
     return (
         _from_sums(metric, items)
         or _from_texts(metric, score, items)
+        or _from_words(metric, score, items)
         or _from_labels(metric, items, labels)
         or _from_values(metric, items)
     )
@@ -175,6 +176,17 @@ def labels_in(items: Sequence[Item]) -> set[Hashable]:
 
 def _label_of(item: Item) -> Any:
     return item.get("label", item.get("reference"))
+
+
+def _from_words(metric: str, score: Mapping[str, Any], items: Sequence[Item]) -> Measurement | None:
+    """The share of right tags: sentences are the items, and words are what is counted."""
+    if metric != "accuracy" or not str(score.get("signature", "")).startswith("of:words"):
+        return None
+    pairs = [(item.get("prediction") or [], _label_of(item) or []) for item in items]
+    if any(len(said) != len(right) for said, right in pairs):
+        return None
+    counts = [[sum(a == b for a, b in zip(*pair, strict=True)), len(pair[0])] for pair in pairs]
+    return Measurement(metric, "of:words", True, np.array(counts, dtype=float), mean_formula)
 
 
 def _from_labels(metric: str, items: Sequence[Item], labels: Sequence[Hashable]) -> Measurement | None:
