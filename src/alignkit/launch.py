@@ -98,6 +98,7 @@ def train(
     if follows:
         assert config is not None
         run.elsewhere = True
+        print(f"machine {config.machine_rank + 1} of {config.num_machines}; the first one speaks", file=sys.stderr)
         processes.run(config, _going_on(job, number))
         return run
     with run.hold(overwrite=overwrite, resume=resume), logged_to(run.log_path) as warned:
@@ -143,7 +144,9 @@ def _require_shares(recipe: Recipe, config: processes.Processes | None) -> None:
     if config is None or total is None or each is None or total % (each * config.num_processes) == 0:
         return
     message = f"{total} is not a multiple of {each * config.num_processes}: {each} a device × {config.num_processes}"
-    hint = "lower per_device_train_batch_size, or raise the global batch"
+    number = config.num_processes
+    fitting = max((size for size in range(1, each) if total % (size * number) == 0), default=None)
+    hint = f"make it a multiple of {number}" if fitting is None else f"say per_device_train_batch_size: {fitting}"
     raise UserError(recipe.problem("training.global_batch_size", f"{message} processes ({config.path.name})", hint))
 
 
@@ -252,6 +255,8 @@ def _trained_first(recipe: Recipe, field: str = "model.from_recipe") -> str | No
     if field != "model.from_recipe" and other.method != "reward":
         raise UserError(recipe.problem(field, f"{path.name} trains no reward model: its method is {other.method}"))
     for run in _runs_of(other):
+        if run.state in ("empty", "interrupted", "died"):
+            print(f"{field} asks for {path.name}: it is trained first, into {run.path}", file=sys.stderr)
         if run.state == "empty":
             return str(train(other.model_copy(update={"output_dir": str(run.path)})).model_dir)
         trained_from = run.manifest.get("fingerprints", {}).get("recipe")

@@ -33,6 +33,8 @@ from alignkit.recipe.shipped import folder as shipped_folder
 from alignkit.recipe.suggest import closest
 
 OPTION = "--accelerate"
+CONFIG_FIELDS = ("compute_environment", "distributed_type", "num_processes", "num_machines", "use_cpu")
+"""A file with none of these is no Accelerate config."""
 GRACE_S = 3.0  # what the other ranks get, once one has ended badly, before they are killed
 POLL_S = 0.05
 FOLDER = "ALIGNKIT_RANK_FOLDER"  # where a rank writes its pid and how it ended; set in launched processes only
@@ -83,6 +85,8 @@ def read_config(name: str) -> Processes:
         raise UserError(Problem(f"can't be read: {' '.join(str(error).split())}", path)) from error
     if not isinstance(values, dict):
         raise UserError(Problem("is no Accelerate config: it holds no fields", path))
+    if not any(name in values for name in CONFIG_FIELDS):
+        raise UserError(Problem(f"is no Accelerate config: it has none of {', '.join(CONFIG_FIELDS)}", path))
     return _processes(path, values)
 
 
@@ -357,6 +361,7 @@ def _cpu_commands(config: Processes, folder: Path) -> list[tuple[list[str], dict
             "MASTER_ADDR": config.address,
             "MASTER_PORT": str(config.port),
             "ACCELERATE_USE_CPU": "true",
+            "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR"),  # DDP's advice, from every rank
             FOLDER: str(folder),
         }
         made.append(([sys.executable, "-m", "alignkit.rank", str(folder / "job")], environment))

@@ -101,6 +101,11 @@ def _compared(recipe: Recipe, run: Run) -> tuple[str, list[Problem]]:
     from ruamel.yaml import YAML
 
     before = YAML(typ="safe").load(run.recipe_path.read_text(encoding="utf-8"))
+    if before.get("method") != recipe.method:
+        message = (
+            f"the run in this folder is of the method {before.get('method')}, and this recipe's is {recipe.method}"
+        )
+        raise UserError(recipe.problem("output_dir", message, "choose another output_dir"))
     longer, problems = [], []
     for key, (old, new) in sorted(_differences(before, recipe.resolved()).items()):
         if key.startswith(HARMLESS):
@@ -121,7 +126,8 @@ def _is_more(old: Any, new: Any) -> bool:
 def _processes_changed(saved: list[dict[str, Any]], processes: int) -> list[str]:
     if not saved or saved[0]["world_size"] == processes:
         return []
-    return [f"{processes} processes now, {saved[0]['world_size']} when the checkpoint was written"]
+    now = f"{processes} process{'' if processes == 1 else 'es'}"
+    return [f"{now} now, {saved[0]['world_size']} when the checkpoint was written"]
 
 
 def _differences(old: Any, new: Any, place: str = "") -> dict[str, tuple[Any, Any]]:

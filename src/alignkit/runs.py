@@ -38,6 +38,14 @@ OWN_ENTRIES = (
     ".lock",
 )
 
+RUN_FILES = ("recipe.yaml", "manifest.json", "state.json", "metrics.jsonl", "evaluation")
+"""A folder with none of these is no run."""
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether there is anything of a run in `folder`."""
+    return any((folder / name).exists() for name in RUN_FILES)
+
 
 # What a start that was killed before it trained leaves behind: no one's loss.
 BEFORE_TRAINING = (".lock", "log.txt")

@@ -202,7 +202,16 @@ def compare(
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Comparison:
-    """Paired bootstrap and approximate randomization of `second` against `first` over their common items."""
+    """Paired bootstrap and approximate randomization of `second` against `first` over their common items.
+
+    Raises:
+        ValueError: other items or, of metrics that count by class, other classes: measure both with the same `labels`.
+    """
+    if first.statistics.shape != second.statistics.shape:
+        shapes = f"{first.statistics.shape} and {second.statistics.shape}"
+        raise ValueError(
+            f"the two count other items or classes {shapes}: measure both with the same items and `labels`"
+        )
     values = bootstrap([first, second], clusters=clusters, resamples=resamples, seed=seed)
     differences = values[1] - values[0]
     observed = second.value - first.value

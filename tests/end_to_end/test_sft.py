@@ -119,6 +119,11 @@ def test_a_resume_with_another_recipe_is_refused(
     assert cli("sft", recipe).returncode == 0
     done = cli("sft", recipe, "--resume", "--set", "training.learning_rate=0.5")
     assert done.returncode == 2 and "training.learning_rate" in done.stderr, done.stderr
+    pairs = {"train": [{"generate": "sorting_preferences", "options": {"rows": 64}}]}
+    other = write_recipe(tiny_recipe | {"method": "dpo", "data": pairs}, "dpo.yaml")
+    done = cli("dpo", other, "--resume")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "is of the method sft, and this recipe's is dpo" in done.stderr
 
 
 def test_the_first_loss_that_is_not_finite_stops_the_run(

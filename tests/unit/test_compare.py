@@ -135,9 +135,18 @@ def test_other_settings_or_data_are_refused_unless_asked_for(tmp_path):
 
 
 def test_what_cannot_be_compared_is_said(tmp_path, runs):
+    (tmp_path / "files").mkdir()
+    with pytest.raises(UserError, match="this folder holds no run"):
+        compare([runs[0], tmp_path / "files"])
+    elsewhere = write_run(tmp_path / "f", ["a"], ["a"], settings="decoding:sampling")
+    lines = (elsewhere / "evaluation" / "samples.jsonl").read_text().replace("t.jsonl", "other.jsonl")
+    (elsewhere / "evaluation" / "samples.jsonl").write_text(lines)
+    with pytest.raises(UserError, match="120 and 1 items, none in common") as caught:
+        compare([runs[0], elsewhere])
+    assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="no such run folder"):
         compare([runs[0], tmp_path / "none"])
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "evaluation").mkdir(parents=True)
     with pytest.raises(UserError, match="the run has no scores"):
         compare([runs[0], tmp_path / "empty"])
     with pytest.raises(UserError, match="named twice"):

@@ -64,6 +64,12 @@ def test_rows_on_one_line_have_ids_of_their_own(tmp_path: Path) -> None:
     assert [row.id for row in found] == ["dumped.json:1", "dumped.json:1:2", "dumped.json:1:3", "dumped.json:2"]
 
 
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_the_separator_of_a_csv_file_is_seen_in_its_header(tmp_path: Path, separator: str) -> None:
+    (tmp_path / "a.csv").write_text(f"text{separator}label\none, two{separator}ham\n", encoding="utf-8-sig")
+    assert [row.data for row in rows(tmp_path, "a.csv")] == [{"text": "one, two", "label": "ham"}]
+
+
 def test_csv_and_tsv(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(',prompt,completion\n0,"two\nlines, and a ""quote""",x\n\n1,b,\n')
     (tmp_path / "a.tsv").write_text("text\tlabel\nit's\tham\n")

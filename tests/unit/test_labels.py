@@ -24,6 +24,9 @@ from alignkit.metrics.regression import numeric_measurements
         ([0, 1, 1.0], "single_label_classification"),
         ([["a"], [], ["a", "b"]], "multi_label_classification"),
         ([0.5, 1, 2.0], "regression"),
+        (["1", "1.5"], "regression"),  # as a csv file has them
+        (["1", "1.0", "2"], "single_label_classification"),
+        (["1.5", "high"], "single_label_classification"),
     ],
 )
 def test_what_the_labels_are_for_is_found_in_them(labels: list[object], kind: str) -> None:

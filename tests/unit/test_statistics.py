@@ -7,6 +7,7 @@ import scipy.stats
 from alignkit import statistics
 from alignkit.metrics import classification, diversity
 from alignkit.metrics.bleu import formula
+from alignkit.metrics.classification import class_measurements, f1_macro
 from alignkit.metrics.measurement import Measurement, mean_of
 from alignkit.metrics.preference import length_controlled_win_rate
 
@@ -103,6 +104,17 @@ def test_a_real_difference_is_found():
     same = statistics.compare(first, first)
     assert (same.difference, same.low, same.high, same.p_randomization) == (0, 0, 0, 1)
     assert same.p_bootstrap == 1
+
+
+def test_systems_that_name_different_classes():
+    """The columns of a metric by class are those of all labels, or the two cannot be set against each other."""
+    references, first, second = ["a", "b", "a", "b"], ["a", "b", "a", "a"], ["a", "b", "c", "a"]
+    with pytest.raises(ValueError, match="measure both with the same items and `labels`"):
+        statistics.compare(f1_macro(first, references), f1_macro(second, references))
+    measured = [class_measurements(said, references, "abc") for said in (first, second)]
+    for one, other in zip(*measured, strict=True):
+        assert statistics.compare(one, other).difference == pytest.approx(other.value - one.value)
+    assert measured[0][1].value == f1_macro(first, references).value
 
 
 def test_randomization_by_document_swaps_whole_documents():

@@ -90,15 +90,15 @@ def _differences(systems: Sequence[System], shared: Sequence[tuple[str, str]]) -
     problems, notes = [], []
     first = systems[0]
     for other in systems[1:]:
+        for name in dict.fromkeys(name for name, _ in shared):
+            message = _data_difference(first, other, name)
+            if message:
+                problems.append(message)
         for key in shared:
             ours, theirs = first.scores[key].get("signature"), other.scores[key].get("signature")
             if ours != theirs and not (first.is_simple or other.is_simple):
                 what = _signature_difference(str(ours), str(theirs))
                 problems.append(f"{'/'.join(key)}: settings differ between {first.name} and {other.name}: {what}")
-        for name in dict.fromkeys(name for name, _ in shared):
-            message = _data_difference(first, other, name)
-            if message:
-                problems.append(message)
         lacking = [f"{n}/{m}" for n, m in first.scores if (n, m) not in other.scores]
         if lacking:
             notes.append(f"{other.name} lacks {', '.join(lacking)}")
@@ -118,6 +118,8 @@ def _data_difference(first: System, other: System, name: str) -> str | None:
     where = f"{name}: the data differ between {first.name} and {other.name}"
     if ours.keys() != theirs.keys():
         both = len(ours.keys() & theirs.keys())
+        if ours and theirs and not both:
+            raise UserError(Problem(f"{where}: {len(ours)} and {len(theirs)} items, none in common"))
         return f"{where}: {len(ours)} and {len(theirs)} items, {both} in common"
     changed = [key for key in ours if _asked(ours[key]) != _asked(theirs[key])]
     if changed:

@@ -16,7 +16,7 @@ from alignkit.errors import Problem, UserError
 from alignkit.examples.labels import SIMPLE_MODELS
 from alignkit.metrics import Measurement
 from alignkit.metrics.measurement import mean_formula, mean_of
-from alignkit.runs import Run
+from alignkit.runs import Run, holds_run
 
 Item = dict[str, Any]
 CORPUS = ("bleu", "chrf", "chrf++", "ter")
@@ -105,6 +105,8 @@ def _scores(run: Path) -> list[dict[str, Any]]:
     except json.JSONDecodeError as error:
         raise UserError(Problem(f"not JSON: {error.msg}", file=run / "evaluation" / "scores.json")) from error
     if not found:
+        if not holds_run(run):
+            raise UserError(Problem("this folder holds no run", file=run))
         hint = f"alignkit eval {run} makes them"
         raise UserError(Problem("the run has no scores", file=run / "evaluation" / "scores.json", hint=hint))
     return found

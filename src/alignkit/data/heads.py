@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from alignkit.examples.labels import (
     decode,
     in_order,
     kind_of_labels,
+    mixed,
     recognise_scheme,
 )
 from alignkit.model_folders import start_of
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from alignkit.recipe import Recipe
 
+_log = logging.getLogger(__name__)
 SHAPES = ("labelled",)
 OFFSET_MODELS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "mpnet", "roberta-prelayernorm")
 """Kinds of models whose positions begin after the pad token's number."""
@@ -62,6 +65,8 @@ def prepare_labelled(
     counts = count_labels(found.train)
     kind = TOKEN if recipe.task == "token" else labels.problem_type or _kind(found)
     names = _names(recipe, found, kind, counts)
+    if kind not in (NUMERIC, TOKEN) and (both := mixed(counts)):
+        _log.warning("labels are numbers (%s) as well as words (%s): is that meant?", *both)
     scheme = labels.scheme if labels.scheme or kind != TOKEN else recognise_scheme(_sentences(found.train))
     names = _of_checkpoint(recipe, _config(recipe, start), kind, names)
     head = Head(kind, names, max_length, training.stride, scheme=scheme, names=settings.names)

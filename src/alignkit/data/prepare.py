@@ -308,7 +308,8 @@ class _Build:
         seed = self.recipe.seed if self.recipe.data.split_seed is None else self.recipe.data.split_seed
         split = self.settings.hold_out(store, self.recipe.data.eval_fraction, seed)
         if split is None:
-            message = f"{len(store)} usable rows, all alike, can't be split into training and eval rows"
+            why = "they are all alike, or each has a label of its own"
+            message = f"{len(store)} usable rows can't be split into training and eval rows: {why}"
             raise UserError(self.recipe.problem("data.eval_fraction", message, "name eval sources with data.eval"))
         return split
 

@@ -161,7 +161,7 @@ def measure(head: Head, data: Labelled, said: Said, places: Sequence[int] | None
         return [*found, label_roc_auc(np.stack(scores), flags[1])] if varied else found
     expected = [number[label] for label in labels]
     probabilities = np.stack(scores)
-    found = class_measurements([number[one] for one in decisions], expected)
+    found = class_measurements([number[one] for one in decisions], expected, number.values())
     if len(set(expected)) > 1:
         found.append(roc_auc(probabilities, expected))
     return [*found, expected_calibration_error(probabilities, expected)]

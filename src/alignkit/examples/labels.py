@@ -106,14 +106,26 @@ def named(value: Any, names: Sequence[str]) -> Any:
 
 
 def kind_of_labels(values: Iterable[Any]) -> Kind:
-    """What labels like these are for: lists are several labels a text, numbers with a fraction a numeric target."""
-    kind: Kind = SINGLE
-    for value in values:
-        if isinstance(value, list):
-            return MULTI
-        if isinstance(value, float) and not value.is_integer():
-            kind = NUMERIC
-    return kind
+    """What labels like these are for: lists are several labels a text, numbers with a fraction a numeric target.
+
+    A csv file knows no numbers: texts are taken as such where all of them are, and one has a fraction.
+    """
+    found = list(values)
+    if any(isinstance(value, list) for value in found):
+        return MULTI
+    if any(isinstance(value, float) and not value.is_integer() for value in found):
+        return NUMERIC
+    numbers = [as_number(value) for value in found]
+    written = any(number is not None and not number.is_integer() for number in numbers)
+    return NUMERIC if written and None not in numbers else SINGLE
+
+
+def mixed(names: Iterable[str]) -> tuple[str, str] | None:
+    """A whole number and a word, where labels have both: mostly a column that has gone wrong."""
+    of_number: dict[bool, str] = {}
+    for name in names:
+        of_number.setdefault(name.removeprefix("-").isdigit(), name)
+    return (of_number[True], of_number[False]) if len(of_number) == 2 else None
 
 
 def as_number(value: Any) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import itertools
 import json
 import re
 import sys
@@ -216,10 +217,19 @@ def _json_list(text: str, start: int, name: str, report: Report) -> Iterator[Rec
         report(Problem("not valid JSON (text after the list)", file=name, line=line))
 
 
+def _separator(header: str) -> str:
+    """A csv file's separator by its header: a comma, or what spreadsheets write where the comma is a decimal point."""
+    return "," if "," in header else max(",;\t|", key=header.count)
+
+
 def _csv(lines: Iterator[tuple[int, str]], name: str, options: dict[str, Any], report: Report) -> Iterator[Record]:
     """Rows under a header line. All values are strings; a column without a name (a saved index) is left out."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # long documents in a cell are nothing unusual
-    delimiter = options.get("delimiter", "\t" if options["kind"] == "tsv" else ",")
+    first = next(lines, None)
+    if first is None:
+        return
+    lines = itertools.chain([first], lines)
+    delimiter = options.get("delimiter") or ("\t" if options["kind"] == "tsv" else _separator(first[1]))
     quoting: Literal[0, 3] = csv.QUOTE_NONE if options.get("quoting") == "none" else csv.QUOTE_MINIMAL
     last = 0
 

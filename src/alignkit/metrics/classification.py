@@ -93,9 +93,14 @@ def matthews_correlation(
     return Measurement("matthews_correlation", VERSION, True, statistics, _matthews, item_formula=_is_right)
 
 
-def class_measurements(predictions: Sequence[Hashable], references: Sequence[Hashable]) -> list[Measurement]:
-    """Accuracy, macro and weighted F1 and Matthews' correlation of one label an item."""
-    labels = set(predictions) | set(references)
+def class_measurements(
+    predictions: Sequence[Hashable], references: Sequence[Hashable], labels: Iterable[Hashable] = ()
+) -> list[Measurement]:
+    """Accuracy, macro and weighted F1 and Matthews' correlation of one label an item.
+
+    `labels` are all there are, where systems are to be compared that name different ones.
+    """
+    labels = {*labels, *predictions, *references}
     return [
         accuracy(predictions, references),
         f1_macro(predictions, references, labels=labels),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from alignkit.errors import Problem, UserError
+from alignkit.runs import RUN_FILES, holds_run
 
 
 def write_report(run_dir: Path) -> Path:
@@ -42,9 +43,9 @@ def command(run_dir: Path) -> Path:
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
         raise UserError(Problem("there is no such run folder", file=run_dir))
-    known = ("recipe.yaml", "manifest.json", "state.json", "metrics.jsonl", "evaluation")
-    if not any((run_dir / name).exists() for name in known):
-        raise UserError(Problem("this folder holds no run", file=run_dir, hint=f"none of {', '.join(known)} is in it"))
+    if not holds_run(run_dir):
+        hint = f"none of {', '.join(RUN_FILES)} is in it"
+        raise UserError(Problem("this folder holds no run", file=run_dir, hint=hint))
     path = write_report(run_dir)
     print(path)
     return path
