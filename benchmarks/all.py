@@ -43,6 +43,7 @@ def commands(given: argparse.Namespace) -> dict[str, list[str] | str]:
         else "not run: give --peer, the Python of an environment with trl 1.12.0",
         "ppo_dense": ["--seeds", "1"],
         "processes": ["--rounds", "3", "--steps", "20"],
+        "checkpoint_cost": ["--rounds", "2", "--steps", "100"],
         "score_rouge": ["--pairs", "1000", "--rounds", "3"],
         "perplexity": ["--stride", "256", "--tokens", "20000", "--rounds", "3"],
         "plan_accuracy": [],
