@@ -255,15 +255,13 @@ def _trained_first(recipe: Recipe, field: str = "model.from_recipe") -> str | No
     if field != "model.from_recipe" and other.method != "reward":
         raise UserError(recipe.problem(field, f"{path.name} trains no reward model: its method is {other.method}"))
     for run in _runs_of(other):
-        if run.state in ("empty", "interrupted", "died"):
-            print(f"{field} asks for {path.name}: it is trained first, into {run.path}", file=sys.stderr)
-        if run.state == "empty":
-            return str(train(other.model_copy(update={"output_dir": str(run.path)})).model_dir)
         trained_from = run.manifest.get("fingerprints", {}).get("recipe")
         if run.state == "finished" and trained_from == other.fingerprint():
             return str(run.model_dir)
-        if run.state in ("interrupted", "died") and trained_from == other.fingerprint():
-            return str(train(other.model_copy(update={"output_dir": str(run.path)}), resume=True).model_dir)
+        begun = run.state in ("interrupted", "died") and trained_from == other.fingerprint()
+        if begun or run.state == "empty":
+            print(f"{field} asks for {path.name}: it is trained first, into {run.path}", file=sys.stderr)
+            return str(train(other.model_copy(update={"output_dir": str(run.path)}), resume=begun).model_dir)
     raise UserError(
         Problem(
             f"{path.name} was to be trained into {other.output_dir}, but that folder holds another run",

@@ -90,10 +90,12 @@ def _differences(systems: Sequence[System], shared: Sequence[tuple[str, str]]) -
     problems, notes = [], []
     first = systems[0]
     for other in systems[1:]:
-        for name in dict.fromkeys(name for name, _ in shared):
-            message = _data_difference(first, other, name)
-            if message:
-                problems.append(message)
+        tasks = list(dict.fromkeys(name for name, _ in shared))
+        of_data = [message for name in tasks if (message := _data_difference(first, other, name))]
+        tables = [(first.items.get(name, {}), other.items.get(name, {})) for name in tasks]
+        if any(a and b for a, b in tables) and not any(a.keys() & b.keys() for a, b in tables):
+            raise UserError([Problem(message) for message in of_data])  # which --allow-different would not help
+        problems += of_data
         for key in shared:
             ours, theirs = first.scores[key].get("signature"), other.scores[key].get("signature")
             if ours != theirs and not (first.is_simple or other.is_simple):
@@ -118,9 +120,7 @@ def _data_difference(first: System, other: System, name: str) -> str | None:
     where = f"{name}: the data differ between {first.name} and {other.name}"
     if ours.keys() != theirs.keys():
         both = len(ours.keys() & theirs.keys())
-        if ours and theirs and not both:
-            raise UserError(Problem(f"{where}: {len(ours)} and {len(theirs)} items, none in common"))
-        return f"{where}: {len(ours)} and {len(theirs)} items, {both} in common"
+        return f"{where}: {len(ours)} and {len(theirs)} items, {both or 'none'} in common"
     changed = [key for key in ours if _asked(ours[key]) != _asked(theirs[key])]
     if changed:
         return f"{where}: {len(changed)} items with the same id, such as {changed[0][0]}, differ"  # type: ignore[index]

@@ -15,6 +15,7 @@ from alignkit import metrics
 from alignkit.errors import Problem, UserError
 from alignkit.examples.labels import SIMPLE_MODELS
 from alignkit.metrics import Measurement
+from alignkit.metrics.classification import word_accuracy
 from alignkit.metrics.measurement import mean_formula, mean_of
 from alignkit.runs import Run, holds_run
 
@@ -184,11 +185,10 @@ def _from_words(metric: str, score: Mapping[str, Any], items: Sequence[Item]) ->
     """The share of right tags: sentences are the items, and words are what is counted."""
     if metric != "accuracy" or not str(score.get("signature", "")).startswith("of:words"):
         return None
-    pairs = [(item.get("prediction") or [], _label_of(item) or []) for item in items]
-    if any(len(said) != len(right) for said, right in pairs):
+    said, expected = [item.get("prediction") or [] for item in items], [_label_of(item) or [] for item in items]
+    if any(len(tags) != len(right) for tags, right in zip(said, expected, strict=True)):
         return None
-    counts = [[sum(a == b for a, b in zip(*pair, strict=True)), len(pair[0])] for pair in pairs]
-    return Measurement(metric, "of:words", True, np.array(counts, dtype=float), mean_formula)
+    return word_accuracy(said, expected)
 
 
 def _from_labels(metric: str, items: Sequence[Item], labels: Sequence[Hashable]) -> Measurement | None:

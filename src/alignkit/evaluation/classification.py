@@ -24,9 +24,9 @@ from alignkit.metrics.classification import (
     label_measurements,
     label_roc_auc,
     roc_auc,
+    word_accuracy,
 )
 from alignkit.metrics.entities import entity_f1
-from alignkit.metrics.measurement import mean_formula
 from alignkit.metrics.regression import numeric_measurements
 
 if TYPE_CHECKING:
@@ -169,10 +169,7 @@ def measure(head: Head, data: Labelled, said: Said, places: Sequence[int] | None
 
 def _of_tags(head: Head, decisions: Sequence[list[str]], labels: Sequence[list[str]]) -> list[Measurement]:
     """Entity F1 where the tags are of entities; the share of right words. Sentences are the items."""
-    right = [
-        [sum(a == b for a, b in zip(*pair, strict=True)), len(pair[0])] for pair in zip(decisions, labels, strict=True)
-    ]
-    words = Measurement("accuracy", "of:words|version:alignkit-1", True, np.array(right, dtype=float), mean_formula)
+    words = word_accuracy(decisions, labels)
     return [entity_f1(decisions, labels), words] if head.scheme is not None else [words]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alignkit.metrics.measurement import Measurement, divide, mean_of
+from alignkit.metrics.measurement import Measurement, divide, mean_formula, mean_of
 
 BINS = 15
 VERSION = "version:alignkit-1"
@@ -17,6 +17,13 @@ def accuracy(predictions: Sequence[Hashable], references: Sequence[Hashable]) ->
     """The share of equal labels."""
     right = [said == expected for said, expected in zip(predictions, references, strict=True)]
     return mean_of("accuracy", np.array(right), VERSION, right_or_wrong=True)
+
+
+def word_accuracy(predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> Measurement:
+    """The share of words whose tag is right; sentences are the items."""
+    pairs = zip(predictions, references, strict=True)
+    counts = [[sum(a == b for a, b in zip(*pair, strict=True)), len(pair[0])] for pair in pairs]
+    return Measurement("accuracy", f"of:words|{VERSION}", True, np.array(counts, dtype=float), mean_formula)
 
 
 def _encode(*columns: Sequence[Hashable]) -> tuple[list[Hashable], list[np.ndarray]]:
