@@ -18,6 +18,7 @@ from alignkit import methods, preflight, processes, report
 from alignkit.console import Voice, logged_to
 from alignkit.errors import Interrupted, Problem, RunFailed, UserError
 from alignkit.gpus import Gpu
+from alignkit.importing import importing
 from alignkit.methods.base import Method
 from alignkit.model_folders import nowhere
 from alignkit.recipe import EvaluationTask, Recipe
@@ -129,7 +130,7 @@ def _train_here(job: Job, warnings: list[str]) -> None:
     say = Voice()
     say("loading the libraries")
     try:
-        with _stoppable():
+        with _stoppable(), importing():
             worker: Any = importlib.import_module("alignkit.worker")
     except (Interrupted, KeyboardInterrupt):
         if not job.run.recipe_path.exists():  # an earlier run in this folder stays as it was
@@ -195,7 +196,7 @@ def evaluate(
     with logged_to(log):
         say = Voice()
         say("loading the libraries")
-        with _stoppable():
+        with _stoppable(), importing():
             worker: Any = importlib.import_module("alignkit.worker")
         return worker.evaluate(target, say, tasks=tasks, out_dir=out_dir, start=start)
 
@@ -215,7 +216,8 @@ def plan(
         say = Voice()
         say("loading the libraries")
         with contextlib.closing(say), _stoppable():
-            run: Any = importlib.import_module("alignkit.plan.run")
+            with importing():
+                run: Any = importlib.import_module("alignkit.plan.run")
             found: dict[str, Any] = run.plan(recipe, gpu, lambda text: say(label + text), reload, **options)
             return found
 

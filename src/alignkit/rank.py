@@ -12,10 +12,12 @@ from typing import Any
 from alignkit import processes
 from alignkit.console import Voice, logged_to
 from alignkit.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER, Interrupted, RunFailed, UserError
+from alignkit.importing import importing, own_process
 
 
 def main() -> int:
     """Run the pickled job; how it ends is written down for the launcher, which alone speaks of it."""
+    own_process()
     processes.end_with_parent()
     processes.announce()
     job = pickle.loads(Path(sys.argv[1]).read_bytes())
@@ -25,7 +27,8 @@ def main() -> int:
         with logged_to(log) as warned:
             say = Voice() if processes.is_main() else Voice.silent()
             say(f"loading the libraries in {processes.world_size()} processes")
-            worker: Any = importlib.import_module("alignkit.worker")
+            with importing():
+                worker: Any = importlib.import_module("alignkit.worker")
             worker.train(job, say, warned.messages)
     except (UserError, RunFailed, Interrupted, KeyboardInterrupt) as ending:
         processes.tell(Interrupted("stopped") if isinstance(ending, KeyboardInterrupt) else ending)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignkit.console import Voice, logged_to, redirect_libraries
 from alignkit.errors import Problem, UserError
+from alignkit.importing import importing
 from alignkit.launch import set_environment
 from alignkit.model_folders import nowhere
 from alignkit.predict import Result, find_result
@@ -56,11 +57,12 @@ def load(target: str, compare: str | None, generation: Mapping[str, Any], say: V
     asked = _result(target)
     other = None if compare is None else _base_of(asked) if compare == BASE else _result(compare)
     say("loading the libraries")
-    from transformers.utils import logging as transformers_logging
+    with importing():
+        from transformers.utils import logging as transformers_logging
 
-    from alignkit.chat.speaker import Speaker
-    from alignkit.evaluation.generate import Settings
-    from alignkit.evaluation.predictor import loaded
+        from alignkit.chat.speaker import Speaker
+        from alignkit.evaluation.generate import Settings
+        from alignkit.evaluation.predictor import loaded
 
     redirect_libraries()
     transformers_logging.disable_progress_bar()

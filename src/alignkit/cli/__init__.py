@@ -18,6 +18,7 @@ import typer
 from alignkit import methods
 from alignkit.cli.app import app
 from alignkit.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER, Interrupted, RunFailed, UserError
+from alignkit.importing import own_process
 
 # The commands join `app`, in the order in which --help lists them.
 from alignkit.cli import training, plan, data, rewards, scores, models, answers, proofs, tools  # noqa: F401  # isort: skip
@@ -25,6 +26,7 @@ from alignkit.cli import training, plan, data, rewards, scores, models, answers,
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with the code that its ending has."""
+    own_process()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a locale that cannot write "…" gets "?", and no traceback
             stream.reconfigure(errors="replace")

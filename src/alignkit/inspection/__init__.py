@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignkit.console import Voice, logged_to, redirect_libraries
 from alignkit.errors import Problem, UserError
+from alignkit.importing import importing
 from alignkit.launch import set_environment
 
 if TYPE_CHECKING:
@@ -31,7 +32,10 @@ def inspect(recipe: Recipe, examples: int = 3, split: str = "train") -> Inspecti
     set_environment()
     with logged_to(Path(os.devnull)), contextlib.closing(Voice()) as say:
         say("loading the tokenizer")
-        from alignkit.inspection.gather import gather
+        with importing():
+            import datasets  # noqa: F401  # which preparing the data would import in a moment
+
+            from alignkit.inspection.gather import gather
 
         redirect_libraries()
         return gather(recipe, examples, split, say)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit.console import Voice, logged_to, redirect_libraries
+from alignkit.importing import importing
 from alignkit.launch import set_environment
 
 if TYPE_CHECKING:
@@ -29,10 +30,11 @@ def merge(plan: Plan) -> dict[str, Any]:
     set_environment()
     with logged_to(Path(os.devnull)), contextlib.closing(Voice()) as say:
         say("loading the libraries")
-        from transformers.utils import logging as transformers_logging
+        with importing():
+            from transformers.utils import logging as transformers_logging
 
-        from alignkit.merging.check import compared
-        from alignkit.merging.weights import merged_into
+            from alignkit.merging.check import compared
+            from alignkit.merging.weights import merged_into
 
         redirect_libraries()
         transformers_logging.disable_progress_bar()

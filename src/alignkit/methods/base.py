@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from alignkit.importing import importing
 from alignkit.recipe import Recipe
 from alignkit.runs import Run
 
@@ -66,4 +67,5 @@ class Method:
         from importlib import import_module
 
         module, name = self.config.split(":")
-        return getattr(import_module(module), name)
+        with importing():
+            return getattr(import_module(module), name)
