@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from alignkit.errors import Problem
 from alignkit.methods.base import Method, Stage
-from alignkit.methods.pairs import answers_alone, build_reference, built_by_trl, held_out_pairs, settle_reference
+from alignkit.methods.pairs import answers_alone, beside_reference, held_out_pairs
 from alignkit.recipe import EvaluationTask, ReferenceRecipe
 
 if TYPE_CHECKING:
@@ -54,31 +54,14 @@ def prepare(stage: Stage) -> Prepared:
 
 def build_trainer(stage: Stage) -> Any:
     """TRL's DPOTrainer with its reference settled and checked: at step 0 it is the policy."""
-    from alignkit.trainers import guarded
     from alignkit.trainers.preference import AnswerBatches, PairsTrainer
-    from alignkit.trainers.seams import project_supervised_positions_only
 
+    assert stage.tokenizer is not None
     arguments: Any = stage.arguments
-    project_supervised_positions_only()
-    reference = build_reference(stage, precomputed=arguments.precompute_ref_log_probs)
-    collator = AnswerBatches(
-        stage.tokenizer.pad_token_id,  # type: ignore[union-attr]
-        ("chosen", "rejected"),
-        ("ref_chosen_logps", "ref_rejected_logps"),
-        arguments.pad_to_multiple_of,
-    )
-    with built_by_trl(stage):
-        trainer: Any = guarded(PairsTrainer)(
-            model=stage.model,
-            ref_model=reference.model,
-            args=arguments,
-            data_collator=collator,
-            train_dataset=stage.data.train,  # type: ignore[union-attr]
-            eval_dataset=stage.data.eval,  # type: ignore[union-attr]
-            processing_class=stage.tokenizer,
-            callbacks=stage.callbacks,
-        )
-    settle_reference(stage, trainer, reference)
+    answers, given = ("chosen", "rejected"), ("ref_chosen_logps", "ref_rejected_logps")
+    pad: Any = stage.tokenizer.pad_token_id
+    collator = AnswerBatches(pad, answers, given, arguments.pad_to_multiple_of)
+    trainer = beside_reference(stage, PairsTrainer, collator, precomputed=arguments.precompute_ref_log_probs)
     trainer.precompute()
     return trainer
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from alignkit.errors import Problem, UserError
 from alignkit.methods.base import Method, Stage
-from alignkit.methods.pairs import answers_alone, build_reference, built_by_trl, settle_reference
+from alignkit.methods.pairs import answers_alone, beside_reference
 from alignkit.recipe import ReferenceRecipe
 
 if TYPE_CHECKING:
@@ -61,32 +61,14 @@ def _require_both(stage: Stage, labels: Sequence[bool]) -> None:
 
 def build_trainer(stage: Stage) -> Any:
     """TRL's KTOTrainer with its reference settled and checked: at step 0 it is the policy."""
-    from alignkit.trainers import guarded
     from alignkit.trainers.preference import UnpairedBatches, UnpairedTrainer
-    from alignkit.trainers.seams import project_supervised_positions_only
 
+    assert stage.tokenizer is not None
     arguments: Any = stage.arguments
-    project_supervised_positions_only()
-    reference = build_reference(stage)
-    collator = UnpairedBatches(
-        stage.tokenizer.pad_token_id,  # type: ignore[union-attr]
-        ("completion",),
-        ("label", "ref_logps", "ref_KL_logps"),
-        arguments.pad_to_multiple_of,
-    )
-    with built_by_trl(stage):
-        trainer: Any = guarded(UnpairedTrainer)(
-            model=stage.model,
-            ref_model=reference.model,
-            args=arguments,
-            data_collator=collator,
-            train_dataset=stage.data.train,  # type: ignore[union-attr]
-            eval_dataset=stage.data.eval,  # type: ignore[union-attr]
-            processing_class=stage.tokenizer,
-            callbacks=stage.callbacks,
-        )
-    settle_reference(stage, trainer, reference)
-    return trainer
+    pad: Any = stage.tokenizer.pad_token_id
+    given = ("label", "ref_logps", "ref_KL_logps")
+    collator = UnpairedBatches(pad, ("completion",), given, arguments.pad_to_multiple_of)
+    return beside_reference(stage, UnpairedTrainer, collator)
 
 
 METHOD = Method(

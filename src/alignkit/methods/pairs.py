@@ -44,6 +44,30 @@ def built_by_trl(stage: Stage) -> Iterator[None]:
         raise UserError(stage.recipe.problem(field, " ".join(str(error).split()))) from error
 
 
+def beside_reference(stage: Stage, trainer_class: type[Any], collator: Any, *, precomputed: bool = False) -> Any:
+    """TRL's trainer of this class for the stage, with the recipe's reference settled and checked: at step 0 it is the
+    policy. With `precomputed`, the policy gives the reference's log-probabilities before the first step."""
+    from alignkit.trainers import guarded
+    from alignkit.trainers.seams import project_supervised_positions_only
+
+    assert stage.data is not None
+    project_supervised_positions_only()
+    reference = build_reference(stage, precomputed=precomputed)
+    with built_by_trl(stage):
+        trainer: Any = guarded(cast(Any, trainer_class))(
+            model=stage.model,
+            ref_model=reference.model,
+            args=stage.arguments,
+            data_collator=collator,
+            train_dataset=stage.data.train,
+            eval_dataset=stage.data.eval,
+            processing_class=stage.tokenizer,
+            callbacks=stage.callbacks,
+        )
+    settle_reference(stage, trainer, reference)
+    return trainer
+
+
 def build_reference(stage: Stage, *, precomputed: bool = False) -> Reference:
     """What the recipe's policy is held near."""
     from alignkit.models import build_reference
