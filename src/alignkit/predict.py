@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from alignkit.console import Voice, logged_to, redirect_libraries
 from alignkit.errors import Problem, UserError
 from alignkit.examples import Dropped, Layout, Row, iter_rows, local_files, recognise
 from alignkit.examples.labels import CONFIG_KEY, TEXT_COLUMNS, TOKEN_COLUMNS
+from alignkit.importing import importing
 from alignkit.model_folders import cached_snapshot, describe_folder, head_of, nowhere
 from alignkit.recipe import Head, Recipe, Source
 
@@ -71,7 +73,8 @@ class Kind:
 
 # ---------------------------------------------------------------------- the command
 def predict(result: str, file: str | Path, out: Path | None = None, *, overwrite: bool = False) -> int:
-    """Write an answer a row of `file` to `out`, or to stdout; returns how many. An interrupted `out` is gone on with.
+    """Write an answer a row of `file` (`-` for stdin) to `out`, or to stdout; returns how many. An interrupted `out` is
+    gone on with.
 
     Raises:
         UserError: no such result or file, or a row that the result can't answer.
@@ -79,22 +82,42 @@ def predict(result: str, file: str | Path, out: Path | None = None, *, overwrite
     launch.set_environment()
     asked = find_result(result)
     kind = PREDICTORS[asked.kind]
-    source = Source(path=str(file))
-    files = local_files(source, Path.cwd())
-    if files is None:
-        raise UserError(Problem("no such file", file=str(file)))
-    ask = kind.asks(asked)
-    rows: Iterator[tuple[Row, Any]] = ((row, ask(row)) for row in iter_rows(source, Path.cwd()))
-    head = list(islice(rows, CHECKED))  # what is wrong near the top is said before torch is imported
-    with _writer(out, _fingerprint(asked, files), overwrite=overwrite) as writer, logged_to(Path(os.devnull)):
+    with _placed(str(file)) as (source, folder):
+        files = local_files(source, folder)
+        if files is None:
+            raise UserError(Problem("no such file", file=str(file)))
+        ask = kind.asks(asked)
+        rows: Iterator[tuple[Row, Any]] = ((row, ask(row)) for row in iter_rows(source, folder))
+        head = list(islice(rows, CHECKED))  # what is wrong near the top is said before torch is imported
+        with _writer(out, _fingerprint(asked, files), overwrite=overwrite) as writer:
+            return _answer(asked, kind, chain(head, rows), writer)
+
+
+@contextlib.contextmanager
+def _placed(file: str) -> Iterator[tuple[Source, Path]]:
+    """The source, and the folder it is relative to. `-` is stdin, kept in a file while it is answered: JSON lines, or
+    texts, a line each."""
+    if file != "-":
+        yield Source(path=file), Path.cwd()
+        return
+    with tempfile.TemporaryDirectory(prefix="alignkit-") as folder:
+        text = sys.stdin.buffer.read()
+        name = "stdin.jsonl" if text.lstrip()[:1] == b"{" else "stdin.txt"
+        (Path(folder) / name).write_bytes(text)
+        yield Source(path=name), Path(folder)
+
+
+def _answer(asked: Result, kind: Kind, rows: Iterator[tuple[Row, Any]], writer: _Writer) -> int:
+    with logged_to(Path(os.devnull)):
         say = Voice()
         say(f"loading {asked.model}")
-        module: Any = import_module(kind.module)
+        with importing():
+            module: Any = import_module(kind.module)
         redirect_libraries()
         import_module("transformers.utils.logging").disable_progress_bar()
         predictor: Predictor = module.load(asked)
         say.release()
-        return _stream(predictor, chain(head, rows), writer, say, kind.block)
+        return _stream(predictor, rows, writer, say, kind.block)
 
 
 def _stream(predictor: Predictor, rows: Iterator[tuple[Row, Any]], writer: _Writer, say: Voice, size: int) -> int:

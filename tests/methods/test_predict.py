@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 from collections.abc import Callable
@@ -91,3 +92,12 @@ def test_to_stdout(
     done = cli("predict", tiny_model, "data.jsonl")
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout)) == {"id", "completion", "tokens", "finish"}
+
+
+@pytest.mark.parametrize(("written", "first"), [('{"prompt": "a"}\n', "stdin.jsonl:1"), ("a\n\nb\n", "stdin.txt:1")])
+def test_of_stdin(tiny_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+                  written: str, first: str) -> None:  # fmt: skip
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(written.encode())))
+    predict(str(tiny_model), "-")
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert answers[0]["id"] == first and len(answers) == len(written.split("\n\n"))

@@ -14,7 +14,9 @@ from alignkit.cli.app import JsonOption, RecipeArgument, SetOption, app
 @app.command()
 def predict(
     result: Annotated[str, typer.Argument(help="A run folder, a model folder or a Hub id.", show_default=False)],
-    file: Annotated[Path, typer.Argument(help="Rows: jsonl, json, csv, tsv, parquet or txt.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(help="Rows: jsonl, json, csv, tsv, parquet or txt; - is stdin.", show_default=False)
+    ],
     out: Annotated[
         Path | None, typer.Option(help="Write the answers here (by default to stdout); a stopped one goes on.")
     ] = None,
