@@ -66,6 +66,16 @@ def test_a_run_folder_holds_everything(
     assert_same_weights(run / "model", tmp_path / "again" / "model")
 
 
+def test_the_last_step_is_told(
+    cli: Cli, tiny_recipe: Recipe, write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A run shorter than logging_steps has a loss too, and the steps after the last multiple of it."""
+    tiny_recipe["training"] |= {"logging_steps": 3}
+    done = cli("sft", write_recipe(tiny_recipe))
+    assert "step 4/4  loss" in done.stderr, done.stderr
+    assert [line["step"] for line in metrics(tmp_path / "run") if "loss" in line] == [3, 4]
+
+
 def assert_same_weights(one: Path, other: Path) -> None:
     mine, theirs = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
     assert mine.keys() == theirs.keys()
@@ -92,6 +102,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
 ) -> None:
     # 64 rows in batches of 8: eight steps an epoch, so the stop falls past the first epoch, where order is often lost.
     tiny_recipe["training"] |= {"max_steps": 400, "save_strategy": "no"}
+    tiny_recipe["model"]["config"]["tie_word_embeddings"] = stop is signal.SIGTERM
     recipe = write_recipe(tiny_recipe)
     process = start(recipe)
     wait_for_step(tmp_path / "run", 20, process)
@@ -106,6 +117,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     assert done.returncode == 0, err
     steps = [line["step"] for line in metrics(tmp_path / "run") if "loss" in line]
     assert steps == list(range(1, 401))
+    assert "missing keys" not in (tmp_path / "run" / "log.txt").read_text()  # of the tied head
     straight = start(recipe, "--set", "output_dir=straight")
     _, err = straight.communicate(timeout=240)
     assert straight.returncode == 0, err

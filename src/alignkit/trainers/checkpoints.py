@@ -79,7 +79,7 @@ class WholeCheckpoints(Trainer):
         )
 
     def _require_room(self, folder: Path) -> None:
-        """Raise RunFailed where the disk cannot hold another checkpoint as large as the last one."""
+        """Raise OSError where the disk cannot hold another checkpoint as large as the last one."""
         before = by_step(folder)
         if not before:
             return
@@ -133,6 +133,12 @@ class WholeCheckpoints(Trainer):
             self._total_train_tokens = saved[0]["logged_tokens"]
         for live in self._lives():
             live.training_seconds = saved[0]["train_time_s"] if saved else 0.0
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """A tied weight stands in a checkpoint under one of its names, and upstream warns that the other is missing."""
+        tied = getattr(self.model, "all_tied_weights_keys", {})
+        missing = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
 
     def _lives(self) -> list[Progress]:
         return [callback for callback in self.callback_handler.callbacks if isinstance(callback, Progress)]
