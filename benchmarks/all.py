@@ -47,6 +47,7 @@ def commands(given: argparse.Namespace) -> dict[str, list[str] | str]:
         "score_rouge": ["--pairs", "1000", "--rounds", "3"],
         "perplexity": ["--stride", "256", "--tokens", "20000", "--rounds", "3"],
         "plan_accuracy": [],
+        "plan_speed": ["--rounds", "3"],
     }
 
 

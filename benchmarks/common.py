@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import statistics
+import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -62,6 +65,14 @@ def environment() -> dict[str, str]:
     """Offline, quiet, without telemetry, and with this interpreter's commands on the path: the same for every peer."""
     added = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     return {**os.environ, **added}
+
+
+def timed(command: Sequence[str], env: Mapping[str, str], folder: Path | None = None) -> tuple[float, float]:
+    """(wall, CPU) seconds of a command that runs in `folder`."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(command, cwd=folder, env=env, check=True, stdout=subprocess.DEVNULL)
+    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def held_out_loss(model: Path, tokenizer: Path, examples: Sequence[dict[str, str]], max_length: int = 1024) -> float:

@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from common import BIN, SHARED, environment, median, rows, small_llama, table, write_jsonl
+from common import BIN, SHARED, environment, median, rows, small_llama, table, timed, write_jsonl
 
 RECIPE = """\
 method: sft
@@ -27,14 +24,6 @@ data: {{train: {train}}}
 training: {{max_steps: 1, max_length: 512}}
 """
 LOAD = "from transformers import AutoTokenizer; AutoTokenizer.from_pretrained({model!r})"
-
-
-def timed(command: list[str], env: dict[str, str]) -> tuple[float, float]:
-    """(wall, CPU) seconds of a command."""
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run(command, env=env, check=True, stdout=subprocess.DEVNULL)
-    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-    return wall, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def main() -> None:

@@ -3,13 +3,15 @@
     python benchmarks/sft_throughput.py --rounds 3
 
 Run in turn. Both train the same 5M-parameter Llama for one epoch over Self-Instruct and GSM8K rows, on the CPU, with
-the same batch size and learning rate: what differs is what each command does by itself.
+the same batch size and learning rate: what differs is what each command does by itself. Both get all cores: left alone,
+the launcher under `trl sft` gives its process one thread (`--threads 1` gives both one).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -29,19 +31,17 @@ training: {{num_train_epochs: 1, learning_rate: {rate}, max_steps: {steps}, save
 """
 
 
-def run_alignkit(work: Path, model: Path, train: Path, steps: int) -> tuple[float, Path]:
+def run_alignkit(work: Path, model: Path, train: Path, steps: int, env: dict[str, str]) -> tuple[float, Path]:
     output = work / "alignkit"
     shutil.rmtree(output, ignore_errors=True)
     recipe = work / "recipe.yaml"
     recipe.write_text(RECIPE.format(output=output, model=model, train=train, rate=LEARNING_RATE, steps=steps))
-    subprocess.run(
-        [BIN / "alignkit", "sft", recipe], check=True, env=environment(), stdout=subprocess.DEVNULL, cwd=work
-    )
+    subprocess.run([BIN / "alignkit", "sft", recipe], check=True, env=env, stdout=subprocess.DEVNULL, cwd=work)
     result = json.loads((output / "manifest.json").read_text())["result"]
     return result["tokens"] / result["train_time_s"], output / "model"
 
 
-def run_trl(work: Path, model: Path, train: Path, steps: int) -> tuple[float, Path]:
+def run_trl(work: Path, model: Path, train: Path, steps: int, env: dict[str, str]) -> tuple[float, Path]:
     output = work / "trl"
     shutil.rmtree(output, ignore_errors=True)
     command = [
@@ -49,7 +49,7 @@ def run_trl(work: Path, model: Path, train: Path, steps: int) -> tuple[float, Pa
         "--learning_rate", str(LEARNING_RATE), "--num_train_epochs", "1", "--max_steps", str(steps), "--use_cpu",
         "--report_to", "none", "--save_strategy", "no",
     ]  # fmt: skip
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, cwd=work, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=work, check=False)
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
     text = done.stdout + done.stderr
@@ -64,8 +64,10 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, default=-1, help="stop each run after this many steps (default: one epoch)"
     )
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each process (default: all cores)")
     parser.add_argument("--data", type=Path, default=SHARED)
     options = parser.parse_args()
+    env = {**environment(), "OMP_NUM_THREADS": str(options.threads)}
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         every = rows(options.data)
@@ -76,7 +78,7 @@ def main() -> None:
         losses: dict[str, float] = {}
         for _ in range(options.rounds):
             for name, run in (("alignkit sft", run_alignkit), ("trl sft", run_trl)):
-                rate, result = run(work, model, train, options.steps)
+                rate, result = run(work, model, train, options.steps, env)
                 rates[name].append(rate)
                 losses[name] = held_out_loss(result, model, held_out)
         ratios = [a / b for a, b in zip(rates["alignkit sft"], rates["trl sft"], strict=True)]
