@@ -30,7 +30,7 @@ def commands(given: argparse.Namespace) -> dict[str, list[str] | str]:
     return {
         "first_step": ["--rounds", "3"],
         "inspect_start": ["--rounds", "3"],
-        "sft_throughput": ["--rounds", "3", "--steps", "60"],
+        "sft_throughput": ["--rounds", "3", "--steps", "40"],
         "classify_throughput": [*model, "--rounds", "3", "--rows", "640"] if given.model else needs_model,
         "classify_spam": [*model, "--seeds", "1"] if given.model else needs_model,
         "predict_throughput": ["--model", str(given.classifier), "--rounds", "3", "--rows", "500"]

@@ -12,6 +12,7 @@ from alignkit import gpus, launch, methods, preflight
 from alignkit import recipe as recipes
 from alignkit.errors import Problem, UserError
 from alignkit.examples import recognised
+from alignkit.importing import importing
 from alignkit.recipe import EvaluationTask, OnlineRecipe, Recipe
 from alignkit.runs import Run
 
@@ -194,7 +195,8 @@ def rehearse(recipe: Recipe, *, accelerate: str | None = None) -> tuple[Run, lis
     """
     check(recipe)
     launch.set_environment()
-    from alignkit import rehearsal
+    with importing():
+        from alignkit import rehearsal
 
     return rehearsal.rehearse(recipe, accelerate=accelerate)
 
@@ -247,7 +249,8 @@ def verify_resume(
     say = Voice()
     if rehearse:
         launch.set_environment()
-        from alignkit import rehearsal
+        with importing():
+            from alignkit import rehearsal
 
         recipe, _ = rehearsal.rehearsed(recipe.model_copy(update={"output_dir": str(folder / "recipe")}))
     say.release()

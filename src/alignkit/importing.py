@@ -6,13 +6,14 @@ import contextlib
 import gc
 from collections.abc import Iterator
 
-_ours = False
+_ours = False  # and nothing but what was imported lives in it yet
 
 
 def own_process() -> None:
-    """Say that nothing else lives in this process: what was imported is then kept out of later collections too.
+    """Say that nothing else lives in this process: what is imported first is then kept out of later collections too.
 
-    In a user's process there may be things that are to be collected one day, and they stay what they are.
+    In a user's process there may be things that are to be collected one day, and they stay what they are. So may there
+    be here once work has begun (the model and trainer of an earlier stage): only the first imports are kept out.
     """
     global _ours
     _ours = True
@@ -24,6 +25,7 @@ def importing() -> Iterator[None]:
 
     A sixth of the time of importing them went into collections that found little (10 MiB of cycles).
     """
+    global _ours
     if not gc.isenabled():
         yield
         return
@@ -33,4 +35,5 @@ def importing() -> Iterator[None]:
     finally:
         if _ours:
             gc.freeze()
+            _ours = False
         gc.enable()

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -101,10 +102,22 @@ def _placed(file: str) -> Iterator[tuple[Source, Path]]:
         yield Source(path=file), Path.cwd()
         return
     with tempfile.TemporaryDirectory(prefix="alignkit-") as folder:
-        text = sys.stdin.buffer.read()
-        name = "stdin.jsonl" if text.lstrip()[:1] == b"{" else "stdin.txt"
-        (Path(folder) / name).write_bytes(text)
-        yield Source(path=name), Path(folder)
+        kept = Path(folder) / "stdin"
+        with kept.open("w+b") as spool:
+            shutil.copyfileobj(sys.stdin.buffer, spool)
+            spool.seek(0)
+            first = next((line.lstrip() for line in spool if line.strip()), b"")
+        name = "stdin.jsonl" if first.startswith(b"{") else "stdin.txt"
+        kept.rename(kept.with_name(name))
+        try:
+            yield Source(path=name), Path(folder)
+        except UserError as error:  # a folder that is gone in a moment would help nobody
+            raise UserError(
+                [
+                    replace(one, file="stdin") if Path(one.file or "").parent == kept.parent else one
+                    for one in error.problems
+                ]
+            ) from error
 
 
 def _answer(asked: Result, kind: Kind, rows: Iterator[tuple[Row, Any]], writer: _Writer) -> int:

@@ -101,3 +101,10 @@ def test_of_stdin(tiny_model: Path, capsys: pytest.CaptureFixture[str], monkeypa
     predict(str(tiny_model), "-")
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert answers[0]["id"] == first and len(answers) == len(written.split("\n\n"))
+
+
+def test_what_is_wrong_with_stdin_names_it(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for written, told in ((b"", r"^stdin: the file is empty"), (b'{"title": "b"}\n', r"^stdin:1: ")):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(written)))
+        with pytest.raises(UserError, match=told):
+            predict(str(tiny_model), "-")

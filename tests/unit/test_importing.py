@@ -18,6 +18,10 @@ def test_the_collector_waits_for_imports_alone(monkeypatch: pytest.MonkeyPatch, 
             assert not gc.isenabled()
             raise ImportError
         assert gc.isenabled() and (gc.get_freeze_count() > kept) is ours
+        frozen, later = gc.get_freeze_count(), [[] for _ in range(1000)]
+        with importing.importing():  # of a later stage: what an earlier one left must still be collected
+            pass
+        assert gc.get_freeze_count() <= frozen and later
     finally:
         gc.unfreeze()
 

@@ -44,7 +44,7 @@ def built_by_trl(stage: Stage) -> Iterator[None]:
         raise UserError(stage.recipe.problem(field, " ".join(str(error).split()))) from error
 
 
-def beside_reference(stage: Stage, trainer_class: type[Any], collator: Any, *, precomputed: bool = False) -> Any:
+def beside_reference(stage: Stage, trainer_class: Any, collator: Any, *, precomputed: bool = False) -> Any:
     """TRL's trainer of this class for the stage, with the recipe's reference settled and checked: at step 0 it is the
     policy. With `precomputed`, the policy gives the reference's log-probabilities before the first step."""
     from alignkit.trainers import guarded
@@ -54,7 +54,7 @@ def beside_reference(stage: Stage, trainer_class: type[Any], collator: Any, *, p
     project_supervised_positions_only()
     reference = build_reference(stage, precomputed=precomputed)
     with built_by_trl(stage):
-        trainer: Any = guarded(cast(Any, trainer_class))(
+        trainer: Any = guarded(trainer_class)(
             model=stage.model,
             ref_model=reference.model,
             args=stage.arguments,
